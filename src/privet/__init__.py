@@ -1,0 +1,37 @@
+"""privet: how much a trained model gives away about its training data, how to make it less, how to prove it.
+
+Rooms are loaded when they are first used: ``import privet`` alone loads neither torch nor scipy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from privet import attacks, data, errors, models, output_form, outputs, report, statistics, training
+
+__all__ = [
+    "attacks",
+    "data",
+    "errors",
+    "models",
+    "output_form",
+    "outputs",
+    "report",
+    "statistics",
+    "training",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"privet.{name}")
+    raise AttributeError(f"module 'privet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

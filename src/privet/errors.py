@@ -1,0 +1,142 @@
+"""The errors privet raises, all in one tree.
+
+::
+
+    PrivetError
+    ├── ArgumentError (ValueError)            an argument is outside what is allowed
+    ├── DataError (ValueError)                examples cannot be used as they are
+    │   ├── FileFormatError                   a file is missing, truncated, corrupt or of another format
+    │   └── LabelError                        labels are not integers in 0 ... classes - 1
+    ├── CheckpointError                       a checkpoint is unreadable or belongs to another run
+    ├── DefenseError                          an output defense cannot do what was asked
+    │   ├── TrainingRefusedError              a defended network cannot be trained
+    │   └── NonFiniteOutputError              the network answered NaN or infinity
+    ├── SampleTooSmallError                   too few records for a statement that holds
+    └── MissingExtraError (ImportError)       an optional part of privet is not installed
+
+Every message says what was wrong, the value, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = [
+    "ArgumentError",
+    "CheckpointError",
+    "DataError",
+    "DefenseError",
+    "FileFormatError",
+    "LabelError",
+    "MissingExtraError",
+    "NonFiniteOutputError",
+    "PrivetError",
+    "SampleTooSmallError",
+    "TrainingRefusedError",
+]
+
+
+class PrivetError(Exception):
+    """The root: ``except PrivetError`` catches whatever privet refuses."""
+
+
+class ArgumentError(PrivetError, ValueError):
+    """An argument is outside what is allowed.
+
+    Args:
+        name: the argument, as the caller wrote it.
+        value: what was given.
+        allowed: what would have been accepted.
+        remedy: what to do, where it does not follow from ``allowed``.
+
+    Example:
+        >>> raise ArgumentError("decimals", -1, "an integer from 0 to 15")
+        Traceback (most recent call last):
+        privet.errors.ArgumentError: decimals = -1 is not allowed; give an integer from 0 to 15.
+    """
+
+    def __init__(self, name: str, value: object, allowed: str, remedy: str = "") -> None:
+        super().__init__(name, value, allowed, remedy)
+        self.name, self.value, self.allowed, self.remedy = name, value, allowed, remedy
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        if len(shown) > 200:
+            shown = shown[:197] + "..."
+        return f"{self.name} = {shown} is not allowed; give {self.allowed}.{_then(self.remedy)}"
+
+
+class DataError(PrivetError, ValueError):
+    """Examples cannot be used as they are."""
+
+
+class FileFormatError(DataError):
+    """A file is missing, truncated, corrupt or of another format.
+
+    Args:
+        path: the file.
+        found: what is there.
+        expected: what should be there.
+        remedy: what to do, where it does not follow from ``expected``.
+
+    Example:
+        >>> raise FileFormatError("a.gz", "1,000 bytes", "47,040,016 bytes (60,000 images of 28 x 28)")
+        Traceback (most recent call last):
+        privet.errors.FileFormatError: a.gz: found 1,000 bytes; expected 47,040,016 bytes (60,000 images of 28 x 28).
+    """
+
+    def __init__(self, path: str | Path, found: str, expected: str, remedy: str = "") -> None:
+        super().__init__(path, found, expected, remedy)
+        self.path, self.found, self.expected, self.remedy = path, found, expected, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}; expected {self.expected}.{_then(self.remedy)}"
+
+
+class LabelError(DataError):
+    """Labels are not integers in 0 ... classes - 1."""
+
+
+class CheckpointError(PrivetError):
+    """A checkpoint is unreadable or belongs to another run."""
+
+
+class DefenseError(PrivetError):
+    """An output defense cannot do what was asked."""
+
+
+class TrainingRefusedError(DefenseError):
+    """A defended network cannot be trained; its origin network can."""
+
+
+class NonFiniteOutputError(DefenseError):
+    """The network answered NaN or infinity, which no defense may pass on."""
+
+
+class SampleTooSmallError(PrivetError):
+    """There are too few records for a statement that holds."""
+
+
+class MissingExtraError(PrivetError, ImportError):
+    """An optional part of privet is not installed.
+
+    Args:
+        extra: the name of the extra, as in ``pip install 'privet[extra]'``.
+        what: what needs it.
+
+    Example:
+        >>> raise MissingExtraError("demo", "the data set mnist5k")
+        Traceback (most recent call last):
+        privet.errors.MissingExtraError: the data set mnist5k needs an optional part: pip install 'privet[demo]'
+    """
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(extra, what)
+        self.extra, self.what = extra, what
+
+    def __str__(self) -> str:
+        return f"{self.what} needs an optional part: pip install 'privet[{self.extra}]'"
+
+
+def _then(remedy: str) -> str:
+    return f" {remedy}" if remedy else ""
