@@ -1,0 +1,135 @@
+"""Intervals: against independent formulas, and by their coverage over many fixed-seed draws.
+
+Each coverage test draws 2,000 experiments with a nominal error of 5%; at the true coverage of 95% the count of misses
+exceeds 138 (6.9%) with probability below 1e-4. The same counts must reject an interval that is too narrow.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from privet.errors import ArgumentError, DataError, SampleTooSmallError
+from privet.statistics import Estimate, auc_interval, clopper_pearson, roc_curve, tpr_at_fpr
+from privet.statistics.intervals import _areas
+from scipy.stats import binomtest, norm
+
+EXPERIMENTS, ALLOWED_MISSES = 2_000, 138
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_clopper_pearson_equals_an_independent_form(counts: tuple[int, int], confidence: float) -> None:
+    successes, trials = counts
+    theirs = binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    ours = clopper_pearson(successes, trials, confidence)
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=1e-9), pytest.approx(theirs.high, abs=1e-9))
+
+
+def order_statistic_misses(shrink: float, ties: bool) -> int:
+    """How often the true rate of the threshold lies above the upper end (one-sided 2.5%)."""
+    misses = 0
+    for experiment in range(EXPERIMENTS):
+        draws = np.random.default_rng(experiment).normal(size=300)
+        scores = np.round(draws, 1) if ties else draws
+        result = tpr_at_fpr([0.0], scores, 0.05)
+        edge = result.threshold + (0.05 if ties else 0.0)  # a rounded score is above where its draw is above the edge
+        misses += float(norm.sf(edge)) > result.fpr.value + shrink * (result.fpr.high - result.fpr.value)
+    return misses
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_upper_end_of_the_realised_rate_covers(ties: bool) -> None:
+    assert order_statistic_misses(1.0, ties) <= ALLOWED_MISSES / 2 + 10
+    assert order_statistic_misses(0.5, False) > ALLOWED_MISSES
+
+
+def test_the_interval_of_the_true_positive_rate_covers() -> None:
+    misses = 0
+    for experiment in range(EXPERIMENTS):
+        generator = np.random.default_rng(experiment)
+        result = tpr_at_fpr(generator.normal(1.0, size=200), generator.normal(size=200), 0.05)
+        misses += not result.tpr.low <= norm.sf(result.threshold - 1.0) <= result.tpr.high
+    assert misses <= ALLOWED_MISSES
+
+
+def test_counts_are_of_records_strictly_above_the_threshold() -> None:
+    result = tpr_at_fpr([4.0, 3.0, 3.0, 9.0], [1.0, 2.0, 3.0, 3.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0], 0.2)
+    assert result.threshold == 3.0
+    assert (result.tpr.value, result.fpr.value) == (0.5, 0.1)
+    assert result.coarse
+
+
+def test_a_rate_that_the_sample_cannot_show_is_refused() -> None:
+    with pytest.raises(SampleTooSmallError, match=r"999 non-members.*at least 1,000"):
+        tpr_at_fpr([0.0], np.arange(999.0), 0.001)
+    assert tpr_at_fpr([0.0], np.arange(1_000.0), 0.001).fpr.value == 0.001
+
+
+@given(
+    st.lists(st.integers(0, 4).map(float), min_size=2, max_size=20),
+    st.lists(st.integers(0, 4).map(float), min_size=2, max_size=20),
+)
+def test_auc_value_is_that_of_the_curve(members: list[float], non_members: list[float]) -> None:
+    estimate = auc_interval(members, non_members, seed=0, resamples=100)
+    assert estimate.value == pytest.approx(roc_curve(members, non_members).auc, abs=1e-12)
+
+
+def test_weighted_areas_equal_repeated_records() -> None:
+    generator = np.random.default_rng(3)
+    members, non_members = generator.integers(1, 4, (1, 6)), generator.integers(1, 4, (1, 6))
+    levels = np.arange(6.0)[::-1]
+    expected = roc_curve(np.repeat(levels, members[0]), np.repeat(levels, non_members[0])).auc
+    assert _areas(members.astype(float), non_members.astype(float))[0] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("levels", [None, 8])
+def test_the_interval_of_the_area_covers(levels: int | None) -> None:
+    truth, misses, narrow, experiments = float(norm.cdf(0.5 / np.sqrt(2))), 0, 0, 400
+    if levels:
+        cut = np.round(np.random.default_rng(0).normal(size=(2, 1_000_000)) + [[0.5], [0.0]])
+        truth = roc_curve(*cut).auc
+    for experiment in range(experiments):
+        generator = np.random.default_rng(experiment)
+        members, non_members = generator.normal(0.5, size=150), generator.normal(size=100)
+        if levels:
+            members, non_members = np.round(members), np.round(non_members)
+        estimate = auc_interval(members, non_members, seed=experiment, resamples=200)
+        misses += not estimate.low <= truth <= estimate.high
+        half = (estimate.high - estimate.low) / 4
+        narrow += abs(estimate.value - truth) > half
+    # 400 draws at 5%: more than 40 misses has probability below 1e-5 at nominal; a halved interval misses a third.
+    assert misses <= 40
+    assert narrow > 80
+
+
+def test_perfect_separation_still_has_a_width() -> None:
+    estimate = auc_interval([2.0] * 20, [1.0] * 30, seed=0)
+    assert estimate.value == estimate.high == 1.0
+    assert estimate.low == pytest.approx(0.025 ** (1 / 20))
+    assert auc_interval([1.0] * 20, [2.0] * 30, seed=0).low == 0.0
+
+
+def test_same_seed_same_interval() -> None:
+    scores = np.random.default_rng(0).normal(size=(2, 50))
+    assert auc_interval(*scores, seed=1) == auc_interval(*scores, seed=1)
+    assert auc_interval(*scores, seed=1) != auc_interval(*scores, seed=2)
+
+
+def test_bad_arguments_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="successes = 5"):
+        clopper_pearson(5, 4)
+    with pytest.raises(ArgumentError, match="trials"):
+        clopper_pearson(0, 0)
+    with pytest.raises(ArgumentError, match="confidence"):
+        clopper_pearson(1, 2, 1.0)
+    with pytest.raises(ArgumentError, match="resamples"):
+        auc_interval([1.0], [0.0], seed=0, resamples=10)
+    with pytest.raises(ArgumentError, match="fpr"):
+        tpr_at_fpr([1.0], [0.0], 0.0)
+    with pytest.raises(DataError, match="NaN"):
+        tpr_at_fpr([1.0], [float("nan")], 0.1)
+    with pytest.raises(ArgumentError, match="low <= value <= high"):
+        Estimate(0.5, 0.6, 0.7, 0.95, 10)
+    with pytest.raises(ArgumentError, match="not NaN"):
+        Estimate(float("nan"), 0.6, 0.7, 0.95, 10)
+    with pytest.raises(ArgumentError, match="n = 0"):
+        Estimate(0.6, 0.6, 0.7, 0.95, 0)
