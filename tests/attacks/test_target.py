@@ -1,0 +1,66 @@
+"""A target's answers in every form become log-probabilities; what is withheld is imputed, never invented."""
+
+from collections import namedtuple
+
+import pytest
+import torch
+from privet.attacks import Target
+from privet.errors import ArgumentError, DataError
+from privet.output_form import OutputForm
+from torch import Tensor
+
+Ranked = namedtuple("Ranked", "values indices")
+LOGITS = torch.tensor([[2.0, 1.0, 0.0, -9.0], [0.0, 0.0, 3.0, 0.0], [-1.0, 5.0, 1.0, 1.0]])
+INPUTS = torch.arange(3.0)[:, None]
+
+
+def logits(inputs: Tensor) -> Tensor:
+    return LOGITS[inputs[:, 0].long()]
+
+
+def test_logits_and_probabilities_say_the_same() -> None:
+    from_logits = Target(logits, 4).ask(INPUTS)
+    from_probabilities = Target(lambda x: torch.softmax(logits(x).double(), -1), 4, probabilities=True).ask(INPUTS)
+    assert torch.allclose(from_logits, torch.log_softmax(LOGITS.double(), -1))
+    assert torch.allclose(from_logits, from_probabilities)
+
+
+def test_batches_do_not_change_the_answer() -> None:
+    assert torch.equal(Target(logits, 4, batch_size=1).ask(INPUTS), Target(logits, 4).ask(INPUTS))
+
+
+def test_top_k_keeps_what_is_shown_and_bounds_what_is_not() -> None:
+    probabilities = torch.softmax(LOGITS.double(), -1)
+    answer = torch.topk(probabilities, 2)
+    target = Target(lambda x: Ranked(answer.values, answer.indices), 4, OutputForm(k=2), probabilities=True)
+    imputed = target.ask(INPUTS).exp()
+    for row in range(3):
+        shown = answer.indices[row]
+        assert torch.allclose(imputed[row, shown], answer.values[row])
+        hidden = [index for index in range(4) if index not in shown]
+        assert (imputed[row, hidden] <= answer.values[row].min()).all()
+    assert torch.allclose(imputed.sum(-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_rounded_to_zero_is_a_quarter_unit() -> None:
+    rounded = torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 3)
+    imputed = Target(lambda x: rounded, 4, OutputForm(decimals=2), probabilities=True).ask(INPUTS).exp()
+    assert torch.allclose(imputed[0], torch.tensor([1.0, 0.0025, 0.0025, 0.0025], dtype=torch.float64))
+
+
+def test_labels_only_tell_right_from_wrong() -> None:
+    target = Target(lambda x: logits(x).argmax(-1), 4, OutputForm(labels_only=True), probabilities=True)
+    answer = target.ask(INPUTS)
+    assert answer.argmax(1).tolist() == [0, 2, 1]
+    assert len(answer.unique()) == 2
+
+
+def test_a_wrong_shape_or_setting_is_refused() -> None:
+    with pytest.raises(DataError, match=r"answered \(3, 4\) where \(3, 5\) was expected"):
+        Target(logits, 5).ask(INPUTS)
+    with pytest.raises(DataError, match="no inputs"):
+        Target(logits, 4).ask(INPUTS[:0])
+    with pytest.raises(ArgumentError, match="classes"):
+        Target(logits, 1)
+    with pytest.raises(ArgumentError, match="batch_size"):
+        Target(logits, 4, batch_size=0)
