@@ -1,0 +1,81 @@
+"""What an output defense lets out, as a value that attacks can adapt to.
+
+A defense describes itself by an :class:`OutputForm`; whoever reads it needs neither the defense nor PyTorch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from privet.errors import ArgumentError
+
+__all__ = ["MOST_DECIMALS", "OutputForm"]
+
+MOST_DECIMALS = 15
+"""Every decimal number of so many significant digits is told apart by float64; with more, rounding rounds nothing."""
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """What a served network answers for each example.
+
+    The default is everything: all classes, at full precision. No form carries a formal guarantee.
+
+    Args:
+        decimals: the scores are rounded to so many decimals (0 to 15); None: not rounded.
+        k: only the ``k`` highest scores and their classes are answered (at least 1); None: all classes.
+        labels_only: only the label is answered; then ``decimals`` and ``k`` are None.
+
+    Raises:
+        ArgumentError: a value is outside of what is allowed.
+
+    Example:
+        >>> OutputForm(decimals=2).then(OutputForm(k=3))
+        OutputForm(decimals=2, k=3, labels_only=False)
+    """
+
+    decimals: int | None = None
+    k: int | None = None
+    labels_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.decimals is not None and not (_is_integer(self.decimals) and 0 <= self.decimals <= MOST_DECIMALS):
+            raise ArgumentError("decimals", self.decimals, f"an integer from 0 to {MOST_DECIMALS}")
+        if self.k is not None and not (_is_integer(self.k) and self.k >= 1):
+            raise ArgumentError("k", self.k, "an integer from 1 to the number of classes")
+        if not isinstance(self.labels_only, bool):
+            raise ArgumentError("labels_only", self.labels_only, "True or False")
+        if self.labels_only and (self.decimals, self.k) != (None, None):
+            raise ArgumentError(
+                "labels_only",
+                True,
+                "False, or decimals=None and k=None",
+                "A label alone has no scores to round or order.",
+            )
+
+    def then(self, outer: OutputForm) -> OutputForm:
+        """The form of this one defended once more: the fewer decimals, the smaller ``k``, labels if either says so.
+
+        Args:
+            outer: what the defense around this one lets out.
+
+        Returns:
+            What both together let out.
+
+        Raises:
+            ArgumentError: nothing but labels is left, and ``outer`` needs scores.
+        """
+        if outer.labels_only:
+            return outer
+        if self.labels_only and outer != OutputForm():
+            raise ArgumentError("outer", outer, "OutputForm() or labels only", "A label alone has no scores.")
+        return OutputForm(_least(self.decimals, outer.decimals), _least(self.k, outer.k), self.labels_only)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _least(first: int | None, second: int | None) -> int | None:
+    given = [value for value in (first, second) if value is not None]
+    return min(given, default=None)

@@ -1,0 +1,96 @@
+"""The arithmetic of the defenses: row by row, exact, the same in eager mode and in an exported graph.
+
+Everything is computed in float64 (float32 where a device has no float64) and only then brought to the network's own
+type. So a value is what float64 arithmetic says, rounded once, and two runtimes whose ``exp`` differs in the last
+place still agree on which side of a rounding boundary a probability lies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["digits", "every_row_is_finite", "finite_rows", "first_largest", "largest", "probabilities", "rounded"]
+
+_WHOLE = 2.0**53  # from here on every float is a whole number, so rounding would change nothing but lose precision
+_BLOCK = 2**16  # elements in float64 that stay in a core's cache
+
+
+def digits(dtype: torch.dtype) -> int:
+    """The decimals that ``dtype`` tells apart for every value up to 1: float16 3, bfloat16 2, float32 6, float64 15."""
+    return math.floor(math.log10(1 / torch.finfo(dtype).eps))
+
+
+def finite_rows(scores: Tensor) -> Tensor:
+    """Which rows hold neither NaN nor infinity, ``(..., 1)``."""
+    return torch.isfinite(scores).all(dim=-1, keepdim=True)
+
+
+def every_row_is_finite(scores: Tensor) -> bool:
+    """Whether no value is NaN or infinite.
+
+    A finite sum proves it in one pass, for NaN and infinity never leave a sum; only a sum that overflowed needs a look
+    at each value.
+    """
+    return math.isfinite(scores.sum(dtype=_at_least_single(scores.dtype))) or bool(torch.isfinite(scores).all())
+
+
+def probabilities(scores: Tensor) -> Tensor:
+    """The softmax over the last axis, in the type of ``scores``."""
+    return torch.softmax(scores, dim=-1, dtype=_wide(scores)).to(scores.dtype)
+
+
+def rounded(scores: Tensor, decimals: int, *, softmax: bool, whole: bool) -> Tensor:
+    """``round(x * 10^d) / 10^d``, halves to even, where x is ``scores`` or their softmax, in the type of ``scores``.
+
+    Args:
+        scores: what to round, ``(..., classes)``.
+        decimals: the d of the equation.
+        softmax: round the softmax over the last axis.
+        whole: work on all rows at once, as a graph must; else in blocks of rows that stay in the cache.
+    """
+    flat = scores.reshape(-1, scores.shape[-1])  # (rows, classes)
+    if whole or scores.device.type != "cpu" or flat.numel() <= _BLOCK:
+        return _rounded_rows(scores, decimals, softmax).to(scores.dtype)
+    result = torch.empty_like(flat)
+    rows = max(1, _BLOCK // flat.shape[-1])
+    for source, target in zip(torch.split(flat, rows), torch.split(result, rows), strict=True):
+        target.copy_(_rounded_rows(source, decimals, softmax))
+    return result.reshape(scores.shape)
+
+
+def _rounded_rows(scores: Tensor, decimals: int, softmax: bool) -> Tensor:
+    # A tensor, because some devices multiply by the reciprocal of a plain number, which is off by one place.
+    scale = torch.full((), 10.0**decimals, dtype=_wide(scores), device=scores.device)
+    if softmax:
+        return torch.softmax(scores, dim=-1, dtype=_wide(scores)).mul_(scale).round_().div_(scale)
+    wide = scores.to(_wide(scores))
+    near = torch.round(wide * scale) / scale
+    near = torch.where(near == 0, 0.0, near)  # -0.0 would tell the sign of what was rounded away
+    return torch.where(wide.abs() < _WHOLE, near, wide)
+
+
+def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest of each row and where they are, in descending order; of equals the lowest index first."""
+    keys = scores.to(_at_least_single(scores.dtype))
+    if torch.onnx.is_in_onnx_export():
+        # ONNX has no stable sort; its TopK is defined to put the lower index first.
+        indices = torch.topk(keys, k, dim=-1, largest=True, sorted=True).indices
+    else:
+        indices = torch.sort(keys, dim=-1, descending=True, stable=True).indices[..., :k]
+    return torch.gather(scores, -1, indices), indices
+
+
+def first_largest(scores: Tensor) -> Tensor:
+    """Where the largest of each row is; of equals the lowest index (``torch.argmax`` promises the first)."""
+    return torch.argmax(scores.to(_at_least_single(scores.dtype)), dim=-1)
+
+
+def _at_least_single(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _wide(scores: Tensor) -> torch.dtype:
+    return torch.float32 if scores.device.type == "mps" else torch.float64
