@@ -1,0 +1,37 @@
+"""Where others hook into the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+from torch.optim import Optimizer
+
+from privet.training.records import EpochRecord
+
+__all__ = ["Callback", "Stateful"]
+
+
+class Callback(Protocol):
+    """Called after every optimizer step and after every epoch.
+
+    A callback that also has ``state_dict`` and ``load_state_dict`` is written to the checkpoint and put back on resume.
+    """
+
+    def on_step(self, step: int, model: nn.Module, optimizer: Optimizer) -> None:
+        """Do something after optimizer step ``step``, counted from 1 over all epochs."""
+
+    def on_epoch(self, record: EpochRecord, model: nn.Module) -> None:
+        """Do something after an epoch, before its checkpoint is written."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What has a state to be kept: plain numbers, text, tensors, and lists and mappings of them."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state_dict: Any, /) -> Any:
+        """Take the state up again."""
