@@ -11,6 +11,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 @pytest.fixture(scope="module")
 def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a page writes lands in a folder of its own."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("page"))
     yield

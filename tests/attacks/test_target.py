@@ -4,10 +4,11 @@ from collections import namedtuple
 
 import pytest
 import torch
+from torch import Tensor
+
 from privet.attacks import Target
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
-from torch import Tensor
 
 Ranked = namedtuple("Ranked", "values indices")
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -9.0], [0.0, 0.0, 3.0, 0.0], [-1.0, 5.0, 1.0, 1.0]])

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import Tensor
+
 from privet.attacks import Target
 from privet.attacks.membership import loss_threshold
 from privet.errors import DataError, LabelError
 from privet.statistics import auc_interval
-from torch import Tensor
 
 
 def records(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from privet import report
 from privet.errors import ArgumentError
 from privet.statistics import Estimate, roc_curve

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
+
 from privet.errors import ArgumentError, DataError, SampleTooSmallError
 from privet.statistics import Estimate, auc_interval, clopper_pearson, roc_curve, tpr_at_fpr
 from privet.statistics.intervals import _areas
-from scipy.stats import binomtest, norm
 
 EXPERIMENTS, ALLOWED_MISSES = 2_000, 138
 
@@ -85,7 +86,7 @@ def test_weighted_areas_equal_repeated_records() -> None:
 def test_the_interval_of_the_area_covers(levels: int | None) -> None:
     truth, misses, narrow, experiments = float(norm.cdf(0.5 / np.sqrt(2))), 0, 0, 400
     if levels:
-        cut = np.round(np.random.default_rng(0).normal(size=(2, 1_000_000)) + [[0.5], [0.0]])
+        cut = np.round(np.random.default_rng(0).normal([[0.5], [0.0]], size=(2, 1_000_000)))
         truth = roc_curve(*cut).auc
     for experiment in range(experiments):
         generator = np.random.default_rng(experiment)

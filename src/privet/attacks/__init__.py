@@ -1,4 +1,4 @@
-"""Attacks: what an adversary learns about the training data from a model. They know what they may see by a ``Target``."""
+"""Attacks: what an adversary learns about the training data; a ``Target`` says what it may see."""
 
 from privet.attacks import membership
 from privet.attacks.target import Answer, Target

@@ -101,13 +101,15 @@ class Target:
             if not self.probabilities:
                 return torch.log_softmax(values, -1)
             probabilities = values
-        unit = 10.0 ** -self.form.decimals if self.form.decimals is not None else _TINY
+        unit = 10.0**-self.form.decimals if self.form.decimals is not None else _TINY
         return probabilities.clamp_min(unit / 4.0).log()
 
     def _shaped(self, answer: Any, shape: tuple[int, ...]) -> Tensor:
         if not isinstance(answer, Tensor) or tuple(answer.shape) != shape:
             found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise DataError(f"the target answered {found} where {shape} was expected; give its form and classes as they are.")
+            raise DataError(
+                f"the target answered {found} where {shape} was expected; give its form and classes as they are."
+            )
         return answer
 
 

@@ -23,7 +23,14 @@ __all__ = ["Curve", "picture", "roc_figure"]
 # Stand-in colours, each replaced by a variable of the style sheet once the drawing is text.
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
 _SERIES = tuple(f"#0a0a{number:02x}" for number in range(1, 7))
-_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), "-", (0, (4, 4)))
+_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = (
+    "-",
+    (0, (6, 2)),
+    (0, (2, 2)),
+    (0, (8, 2, 2, 2)),
+    "-",
+    (0, (4, 4)),
+)
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line"} | {
     colour: f"--series-{number}" for number, colour in enumerate(_SERIES, start=1)
 }
@@ -62,7 +69,9 @@ def roc_figure(curves: Sequence[Curve], smallest: float) -> str:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set(xscale="log", yscale="log", xlim=(smallest, 1.0), ylim=(smallest, 1.0))
-        axes.plot([smallest, 1.0], [smallest, 1.0], color=_MUTED, linewidth=1, linestyle=(0, (1, 3)), label="a coin flip")
+        axes.plot(
+            [smallest, 1.0], [smallest, 1.0], color=_MUTED, linewidth=1, linestyle=(0, (1, 3)), label="a coin flip"
+        )
         for curve, colour, dashes in zip(curves, _SERIES, _DASHES, strict=False):
             xs, ys = _points(curve.roc, smallest)
             axes.plot(xs, ys, color=colour, linewidth=2, linestyle=dashes, label=curve.name)

@@ -37,7 +37,7 @@ def write_html(page: Page, path: str | Path) -> Path:
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, suffix=".tmp", delete=False) as file:
         file.write(text)
     Path(file.name).chmod(0o666 & ~_umask())
-    os.replace(file.name, target)
+    Path(file.name).replace(target)
     return target
 
 

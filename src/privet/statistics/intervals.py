@@ -190,4 +190,5 @@ def _resampled(counts: NDArray[np.intp], rows: int, generator: np.random.Generat
 def _areas(members: Floats, non_members: Floats) -> Floats:
     below = non_members.sum(1, keepdims=True) - np.cumsum(non_members, axis=1) + non_members / 2.0  # (rows, K)
     pairs: Floats = np.einsum("rk,rk->r", members, below)
-    return pairs / (members.sum(1) * non_members.sum(1))
+    pairs /= members.sum(1) * non_members.sum(1)
+    return pairs

@@ -70,7 +70,9 @@ def _own_label(target: Target, inputs: Tensor, labels: Tensor) -> NDArray[np.flo
 
 def _check(name: str, inputs: Tensor, labels: Tensor, classes: int) -> None:
     if len(inputs) != len(labels) or len(inputs) == 0:
-        raise DataError(f"{name}: {len(inputs)} inputs and {len(labels)} labels; give as many of each, and at least one.")
+        raise DataError(
+            f"{name}: {len(inputs)} inputs and {len(labels)} labels; give as many of each, and at least one."
+        )
     if labels.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) or labels.ndim != 1:
         raise LabelError(f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; give integers (N,).")
     wrong = torch.nonzero((labels < 0) | (labels >= classes))
