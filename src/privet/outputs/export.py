@@ -47,7 +47,8 @@ def export_onnx(
     path = Path(path)
     if not isinstance(defended, Defense):
         raise ArgumentError("defended", type(defended).__name__, "a defense: Rounding, Labeling or TopK")
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    given: object = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
+    inputs = tuple(given) if isinstance(given, Sequence) else ()
     if not inputs or not all(isinstance(one, Tensor) for one in inputs):
         raise ArgumentError("example_inputs", example_inputs, "a tensor or a sequence of tensors")
     if dynamic_batch and (

@@ -39,7 +39,7 @@ def every_row_is_finite(scores: Tensor) -> bool:
 
 def probabilities(scores: Tensor) -> Tensor:
     """The softmax over the last axis, in the type of ``scores``."""
-    return torch.softmax(scores, dim=-1, dtype=_wide(scores)).to(scores.dtype)
+    return _softmax(scores).to(scores.dtype)
 
 
 def rounded(scores: Tensor, decimals: int, *, softmax: bool, whole: bool) -> Tensor:
@@ -65,11 +65,16 @@ def _rounded_rows(scores: Tensor, decimals: int, softmax: bool) -> Tensor:
     # A tensor, because some devices multiply by the reciprocal of a plain number, which is off by one place.
     scale = torch.full((), 10.0**decimals, dtype=_wide(scores), device=scores.device)
     if softmax:
-        return torch.softmax(scores, dim=-1, dtype=_wide(scores)).mul_(scale).round_().div_(scale)
+        return _softmax(scores).mul_(scale).round_().div_(scale)
     wide = scores.to(_wide(scores))
     near = torch.round(wide * scale) / scale
     near = torch.where(near == 0, 0.0, near)  # -0.0 would tell the sign of what was rounded away
     return torch.where(wide.abs() < _WHOLE, near, wide)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    # Widened first: the ONNX form of softmax(dtype=...) computes in the narrow type and widens the result.
+    return torch.softmax(scores.to(_wide(scores)), dim=-1)
 
 
 def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -46,6 +46,8 @@ class Part:
         for axis, along in slices.items():
             if isinstance(axis, bool) or not isinstance(axis, int) or not isinstance(along, slice):
                 raise ArgumentError("slices", self.slices, "a mapping from an axis (int) to a slice")
+            if along.step is not None and along.step < 1:
+                raise ArgumentError("slices", self.slices, "slices whose steps are at least 1")
         object.__setattr__(self, "slices", dict(self.slices))
 
     def of(self, output: Any) -> Tensor:

@@ -1,0 +1,55 @@
+"""What a defense lets out: validated, and composed in any grouping to the same."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privet.errors import ArgumentError
+from privet.output_form import OutputForm
+
+scores = st.builds(OutputForm, st.none() | st.integers(0, 15), st.none() | st.integers(1, 9))
+forms = scores | st.just(OutputForm(labels_only=True))
+
+
+@given(scores, scores, forms)
+def test_composition(first, second, third):
+    assert first.then(second).then(third) == first.then(second.then(third))
+    assert OutputForm().then(third) == third == third.then(OutputForm())
+    both = first.then(second)
+    assert both.decimals in (first.decimals, second.decimals)
+    assert all(both.decimals <= one for one in (first.decimals, second.decimals) if one is not None)
+    assert all(both.k <= one for one in (first.k, second.k) if one is not None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"decimals": -1},
+        {"decimals": 16},
+        {"decimals": True},
+        {"decimals": 1.0},
+        {"k": 0},
+        {"k": True},
+        {"k": "3"},
+        {"labels_only": 1},
+        {"labels_only": True, "k": 1},
+        {"labels_only": True, "decimals": 0},
+    ],
+)
+def test_what_is_refused(wrong):
+    with pytest.raises(ArgumentError):
+        OutputForm(**wrong)
+
+
+def test_scores_cannot_come_back():
+    with pytest.raises(ArgumentError):
+        OutputForm(labels_only=True).then(OutputForm(k=1))
+
+
+def test_it_loads_neither_torch_nor_numpy():
+    code = "import sys, privet.output_form; print([name for name in ('torch', 'numpy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
