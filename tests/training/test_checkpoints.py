@@ -267,6 +267,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_resume_removes_what_a_killed_write_left_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".run.0123456789abcdef.tmp", ".other.0123456789abcdef.tmp", ".run.mine.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    run(net(), epochs=1, checkpoint=tmp_path / "run", resume=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".other.0123456789abcdef.tmp", ".run.mine.tmp", "run"]
+
+
 def test_save_and_load_put_every_state_back(tmp_path: Path) -> None:
     generator, model = torch.Generator().manual_seed(1), net()
     optimizer = AdamW(model.parameters(), lr=0.1, betas=(0.8, 0.9))
