@@ -109,6 +109,12 @@ def test_a_file_that_is_no_whole_image_is_named(tmp_path: Path, tiny, content: b
         image_folder(tmp_path)
 
 
+def test_an_image_too_large_is_refused_by_what_it_claims(tmp_path: Path, tiny) -> None:
+    tiny.write(tmp_path, {"bee/odd.png": bomb(9_000, 9_000)})
+    with pytest.raises(FileFormatError, match=r"odd.png: found an image of 9,000 x 9,000 pixels; expected at most"):
+        image_folder(tmp_path)
+
+
 def test_a_changed_pixel_of_a_png_is_found_by_its_check_sum(tmp_path: Path, tiny) -> None:
     whole = bytearray(tiny.png(tiny.images[0]))
     whole[whole.index(b"IDAT") + 30] ^= 1

@@ -120,3 +120,12 @@ def test_an_unknown_name_shows_the_names_there_are(name: str) -> None:
 def test_what_does_not_go_with_a_name_is_refused(options: dict) -> None:
     with pytest.raises(ArgumentError, match=next(iter(options))):
         load("digits", **options)
+
+
+def test_text_longer_than_mlxtends_is_not_unpacked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
+    path.parent.mkdir(parents=True)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    path.write_bytes(gzip.compress(b"7," * 10_000_000, 1))
+    with pytest.raises(FileFormatError, match="more than 15,700,000 bytes of text"):
+        mnist5k()

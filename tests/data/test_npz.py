@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -189,6 +190,14 @@ def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path: Path, x:
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
+
+
+def test_an_array_larger_than_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys.modules["privet.data.npz"], "_MOST_BYTES", X.nbytes)
+    assert len(npz(write(tmp_path, x=X, y=Y))) == 3
+    monkeypatch.setattr(sys.modules["privet.data.npz"], "_MOST_BYTES", X.nbytes - 1)
+    with pytest.raises(FileFormatError, match=r"some.npz: found the array 'x'"):
+        npz(tmp_path / "some.npz")
 
 
 def test_a_zip_bomb_takes_no_memory(tmp_path: Path) -> None:
