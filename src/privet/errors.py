@@ -8,6 +8,7 @@
     │   ├── FileFormatError                   a file is missing, truncated, corrupt or of another format
     │   └── LabelError                        labels are not integers in 0 ... classes - 1
     ├── CheckpointError                       a checkpoint is unreadable or belongs to another run
+    ├── DivergedError                         training reached NaN or infinity
     ├── DefenseError                          an output defense cannot do what was asked
     │   ├── TrainingRefusedError              a defended network cannot be trained
     │   └── NonFiniteOutputError              the network answered NaN or infinity
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "DefenseError",
+    "DivergedError",
     "FileFormatError",
     "LabelError",
     "MissingExtraError",
@@ -99,6 +101,10 @@ class LabelError(DataError):
 
 class CheckpointError(PrivetError):
     """A checkpoint is unreadable or belongs to another run."""
+
+
+class DivergedError(PrivetError):
+    """Training reached NaN or infinity."""
 
 
 class DefenseError(PrivetError):

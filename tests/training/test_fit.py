@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
-from privet.errors import ArgumentError, DataError, LabelError, PrivetError
+from privet.errors import ArgumentError, DataError, DivergedError, LabelError
 from privet.models import MLP, LinearNet
 from privet.training import EpochRecord, evaluate, fit
 
@@ -141,7 +141,7 @@ def with_input(value: float) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
-REFUSED: dict[str, tuple[Any, type[PrivetError], str]] = {
+REFUSED: dict[str, tuple[Any, type[DivergedError], str]] = {
     "too large": (with_label(5, 3), LabelError, "label 3 at index 5 .* 3 classes"),
     "negative": (with_label(9, -1), LabelError, "label -1 at index 9"),
     "ignored": (with_label(59, -100), LabelError, "label -100 at index 59"),
@@ -219,14 +219,14 @@ def test_a_loss_that_is_not_finite_names_epoch_and_step() -> None:
         return functional.cross_entropy(outputs, labels) * (float("nan") if len(calls) == 6 else 1.0)
 
     model = net()
-    with pytest.raises(PrivetError, match="loss is nan at epoch 2, step 2"):
+    with pytest.raises(DivergedError, match="loss is nan at epoch 2, step 2"):
         fit(model, blobs(), epochs=3, batch_size=16, seed=0, loss=loss)
     assert len(calls) == 6
     assert all(torch.isfinite(tensor).all() for tensor in model.parameters())
 
 
 def test_weights_that_are_not_finite_stop_the_epoch() -> None:
-    with pytest.raises(PrivetError, match="weight"):
+    with pytest.raises(DivergedError, match="weight"):
         fit(LinearNet(4, 3), blobs(), epochs=1, batch_size=60, seed=0,
             optimizer=lambda p: torch.optim.SGD(p, lr=float("inf")))  # fmt: skip
 

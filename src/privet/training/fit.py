@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from privet.errors import ArgumentError, CheckpointError, PrivetError
+from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
 from privet.training.atomic_file import remove_leftovers
 from privet.training.callbacks import Callback, Stateful
@@ -55,7 +55,7 @@ def fit(
     """Train ``model`` in place; the same arguments and the same start give the same weights, bit for bit.
 
     All randomness comes from ``seed``; torch's global random state is left as it was, and so is the mode of every
-    module. Everything is checked before the first step. No privacy is promised: see ``privet.dp`` for that.
+    module. Everything is checked before the first step. No privacy is promised.
 
     Ctrl-C: the ``KeyboardInterrupt`` goes through, the model keeps the weights of that moment, and the checkpoint
     holds the last finished epoch; ``resume=True`` continues from there.
@@ -88,7 +88,7 @@ def fit(
         DataError: the examples cannot be used, or the model refuses them.
         LabelError: a label is not one of the model's classes.
         CheckpointError: the checkpoint is unreadable, of another run, or in the way.
-        PrivetError: the loss or a weight became NaN or infinite; the last checkpoint stays.
+        DivergedError: the loss or a weight became NaN or infinite; the last checkpoint stays.
 
     Example:
         >>> inputs = torch.eye(2).repeat(8, 1)
@@ -207,9 +207,9 @@ def _train(run: _Run, epoch: int, show: Show) -> tuple[float, float]:
     return total / seen, correct / seen
 
 
-def _diverged(what: str, value: object, epoch: int, step: int) -> PrivetError:
+def _diverged(what: str, value: object, epoch: int, step: int) -> DivergedError:
     remedy = "Lower the learning rate; the last checkpoint, if any, is untouched."
-    return PrivetError(f"Training stopped: {what} is {value} at epoch {epoch}, step {step}. {remedy}")
+    return DivergedError(f"Training stopped: {what} is {value} at epoch {epoch}, step {step}. {remedy}")
 
 
 def _keeper(run: _Run, path: Path, seed: int, resume: bool) -> Callable[[], None]:
