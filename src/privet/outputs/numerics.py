@@ -14,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["digits", "every_row_is_finite", "finite_rows", "first_largest", "largest", "probabilities", "rounded"]
 
-_BLOCK = 2**15  # elements that stay in a core's cache, and below which PyTorch wakes no second thread
+_BLOCK = 2**17  # elements of a block whose two buffers stay in the cache
 _WHOLE = 2.0**53  # from here on every float is a whole number, so rounding would change nothing but lose precision
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of privet against named peers, in one run: ``./run bench [NAME...] [--json FILE]``."""
