@@ -66,7 +66,7 @@ def _forward(wrap: Callable[[nn.Module], nn.Module]) -> Callable[[], Call]:
 
 
 def _alone() -> Work:
-    """The peers neither look for NaN nor, but for the float64 one, agree with float64 on which way a value is rounded."""
+    """The NumPy peers look for no NaN, and only the float64 one rounds every value as float64 says."""
     methods: dict[str, Callable[[], Call]] = {name: _defense(wrap) for name, wrap in _DEFENSES.items()}
     methods["numpy-round-trip"] = _numpy_round_trip(np.float32)
     methods["numpy-round-trip, float64 as the defense"] = _numpy_round_trip(np.float64)
