@@ -25,36 +25,42 @@ class OutputForm:
         decimals: the scores are rounded to so many decimals (0 to 15); None: not rounded.
         k: only the ``k`` highest scores and their classes are answered (at least 1); None: all classes.
         labels_only: only the label is answered; then ``decimals`` and ``k`` are None.
+        probabilities: the scores are probabilities, because a defense applied softmax; False: they are what the network
+            itself answers, or labels.
 
     Raises:
         ArgumentError: a value is outside of what is allowed.
 
     Example:
-        >>> OutputForm(decimals=2).then(OutputForm(k=3))
-        OutputForm(decimals=2, k=3, labels_only=False)
+        >>> OutputForm(decimals=2, probabilities=True).then(OutputForm(k=3))
+        OutputForm(decimals=2, k=3, labels_only=False, probabilities=True)
     """
 
     decimals: int | None = None
     k: int | None = None
     labels_only: bool = False
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
         if self.decimals is not None and not (_is_integer(self.decimals) and 0 <= self.decimals <= MOST_DECIMALS):
             raise ArgumentError("decimals", self.decimals, f"an integer from 0 to {MOST_DECIMALS}")
         if self.k is not None and not (_is_integer(self.k) and self.k >= 1):
             raise ArgumentError("k", self.k, "an integer from 1 to the number of classes")
-        if not isinstance(self.labels_only, bool):
-            raise ArgumentError("labels_only", self.labels_only, "True or False")
-        if self.labels_only and (self.decimals, self.k) != (None, None):
+        for name in ("labels_only", "probabilities"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ArgumentError(name, value, "True or False")
+        if self.labels_only and (self.decimals, self.k, self.probabilities) != (None, None, False):
             raise ArgumentError(
                 "labels_only",
                 True,
-                "False, or decimals=None and k=None",
+                "False, or decimals=None, k=None and probabilities=False",
                 "A label alone has no scores to round or order.",
             )
 
     def then(self, outer: OutputForm) -> OutputForm:
         """The form of this one defended once more: the fewer decimals, the smaller ``k``, labels if either says so.
+
+        Whether the scores are probabilities is what this one says, for softmax is applied once, by the innermost.
 
         Args:
             outer: what the defense around this one lets out.
@@ -69,7 +75,9 @@ class OutputForm:
             return outer
         if self.labels_only and outer != OutputForm():
             raise ArgumentError("outer", outer, "OutputForm() or labels only", "A label alone has no scores.")
-        return OutputForm(_least(self.decimals, outer.decimals), _least(self.k, outer.k), self.labels_only)
+        return OutputForm(
+            _least(self.decimals, outer.decimals), _least(self.k, outer.k), self.labels_only, self.probabilities
+        )
 
 
 def _is_integer(value: object) -> bool:

@@ -173,9 +173,19 @@ def test_further_arguments_reach_the_network():
 
 def test_nested_forms(network):
     nested = outputs.TopK(outputs.Rounding(outputs.TopK(network, 4), 3), 2)
-    assert nested.output_form == OutputForm(decimals=3, k=2)
+    assert nested.output_form == OutputForm(decimals=3, k=2, probabilities=True)
     assert nested.origin_network() is network
     assert outputs.Labeling(nested).output_form == OutputForm(labels_only=True)
+
+
+def test_the_form_says_whether_scores_are_probabilities(network):
+    for make in (lambda n, **kw: outputs.Rounding(n, 2, **kw), lambda n, **kw: outputs.TopK(n, 2, **kw)):
+        assert make(network).output_form.probabilities
+        assert not make(network, softmax=False).output_form.probabilities
+        assert make(make(network), softmax=False).output_form.probabilities
+        assert not make(make(network, softmax=False), softmax=True).output_form.probabilities
+        assert not outputs.Labeling(make(network)).output_form.probabilities
+    assert not outputs.Labeling(network).output_form.probabilities
 
 
 @pytest.mark.parametrize("decimals", [-1, 16, True, 2.0, "2", None])

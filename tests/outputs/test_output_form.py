@@ -10,18 +10,23 @@ from hypothesis import strategies as st
 from privet.errors import ArgumentError
 from privet.output_form import OutputForm
 
-scores = st.builds(OutputForm, st.none() | st.integers(0, 15), st.none() | st.integers(1, 9))
+scores = st.builds(
+    OutputForm, st.none() | st.integers(0, 15), st.none() | st.integers(1, 9), st.just(False), st.booleans()
+)
 forms = scores | st.just(OutputForm(labels_only=True))
 
 
 @given(scores, scores, forms)
 def test_composition(first, second, third):
     assert first.then(second).then(third) == first.then(second.then(third))
-    assert OutputForm().then(third) == third == third.then(OutputForm())
+    assert third.then(OutputForm()) == third
+    assert OutputForm(probabilities=first.probabilities).then(first) == first
     both = first.then(second)
     assert both.decimals in (first.decimals, second.decimals)
     assert all(both.decimals <= one for one in (first.decimals, second.decimals) if one is not None)
     assert all(both.k <= one for one in (first.k, second.k) if one is not None)
+    assert both.probabilities == first.probabilities  # the innermost decides
+    assert first.then(OutputForm(labels_only=True)) == OutputForm(labels_only=True)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,8 @@ def test_composition(first, second, third):
         {"labels_only": 1},
         {"labels_only": True, "k": 1},
         {"labels_only": True, "decimals": 0},
+        {"probabilities": 1},
+        {"labels_only": True, "probabilities": True},
     ],
 )
 def test_what_is_refused(wrong):

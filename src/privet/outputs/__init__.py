@@ -7,7 +7,7 @@ Example:
     >>> network = torch.nn.Linear(4, 10).eval()
     >>> defended = TopK(Rounding(network, decimals=2), k=3)
     >>> defended.output_form
-    OutputForm(decimals=2, k=3, labels_only=False)
+    OutputForm(decimals=2, k=3, labels_only=False, probabilities=True)
     >>> defended.origin_network() is network
     True
 """

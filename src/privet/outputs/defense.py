@@ -42,7 +42,7 @@ class Selected:
     @property
     def form(self) -> OutputForm:
         """What is let out after all steps."""
-        form = OutputForm()
+        form = OutputForm(probabilities=self.softmax)
         for step in self.steps:
             form = form.then(step.form)
         return form
