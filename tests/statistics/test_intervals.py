@@ -57,6 +57,8 @@ def test_counts_are_of_records_strictly_above_the_threshold() -> None:
     assert result.threshold == 3.0
     assert (result.tpr.value, result.fpr.value) == (0.5, 0.1)
     assert result.coarse
+    assert result.reached
+    assert not tpr_at_fpr([1.0, 0.0], [1.0] * 9 + [0.0], 0.2).reached
 
 
 def test_a_rate_that_the_sample_cannot_show_is_refused() -> None:
@@ -66,8 +68,8 @@ def test_a_rate_that_the_sample_cannot_show_is_refused() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 4).map(float), min_size=2, max_size=20),
-    st.lists(st.integers(0, 4).map(float), min_size=2, max_size=20),
+    st.lists(st.integers(0, 4).map(float), min_size=10, max_size=20),
+    st.lists(st.integers(0, 4).map(float), min_size=10, max_size=20),
 )
 def test_auc_value_is_that_of_the_curve(members: list[float], non_members: list[float]) -> None:
     estimate = auc_interval(members, non_members, seed=0, resamples=100)
@@ -102,6 +104,33 @@ def test_the_interval_of_the_area_covers(levels: int | None) -> None:
     assert narrow > 80
 
 
+@pytest.mark.parametrize(
+    ("members", "non_members", "shift", "cut"),
+    [(10, 10, 1.0, None), (20, 20, 2.5, None), (30, 1_000, 2.0, None), (50, 50, 2.05, 0.0)],
+)
+def test_the_interval_of_the_area_covers_where_the_bootstrap_alone_does_not(
+    members: int, non_members: int, shift: float, cut: float | None
+) -> None:
+    """Few records, areas near 1, and answers of right or wrong alone; 400 draws, limits as above."""
+    truth = float(norm.cdf(shift / np.sqrt(2)))
+    if cut is not None:
+        truth = 0.5 + (norm.cdf(shift - cut) - norm.cdf(-cut)) / 2
+    misses = 0
+    for experiment in range(400):
+        generator = np.random.default_rng(experiment)
+        high, low = generator.normal(shift, size=members), generator.normal(size=non_members)
+        if cut is not None:
+            high, low = (high > cut).astype(float), (low > cut).astype(float)
+        estimate = auc_interval(high, low, seed=experiment, resamples=200)
+        misses += not estimate.low <= truth <= estimate.high
+    assert misses <= 40
+
+
+def test_no_interval_has_width_zero() -> None:
+    tied = auc_interval([1.0] * 20, [1.0] * 20, seed=0)
+    assert tied.low < 0.5 < tied.high
+
+
 def test_perfect_separation_still_has_a_width() -> None:
     estimate = auc_interval([2.0] * 20, [1.0] * 30, seed=0)
     assert estimate.value == estimate.high == 1.0
@@ -124,6 +153,12 @@ def test_bad_arguments_are_refused() -> None:
         clopper_pearson(1, 2, 1.0)
     with pytest.raises(ArgumentError, match="resamples"):
         auc_interval([1.0], [0.0], seed=0, resamples=10)
+    with pytest.raises(ArgumentError, match="seed"):
+        auc_interval([1.0], [0.0], seed=-1)
+    with pytest.raises(SampleTooSmallError, match="9 members and 50 non-members"):
+        auc_interval([1.0] * 9, [0.0] * 50, seed=0)
+    with pytest.raises(ArgumentError, match="successes"):
+        clopper_pearson(2.5, 10)
     with pytest.raises(ArgumentError, match="fpr"):
         tpr_at_fpr([1.0], [0.0], 0.0)
     with pytest.raises(DataError, match="NaN"):

@@ -23,9 +23,12 @@ def checked_scores(name: str, scores: ArrayLike) -> Floats:
         DataError: if the scores are empty, not one-dimensional, not numbers, or hold a NaN.
     """
     try:
-        values = np.asarray(scores, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} are not numbers ({error}); give one real score a record.") from None
+        values = np.asarray(scores)
+        if values.dtype.kind not in "biuf":
+            raise TypeError(f"of type {values.dtype}")
+        values = values.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{name} are not real numbers ({error}); give one real score a record.") from None
     if values.ndim != 1 or values.size == 0:
         raise DataError(f"{name} have shape {values.shape}; give a vector (N,) of at least one score.")
     if np.isnan(values).any():
