@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from privet.atomic_file import FileWriteError
 from privet.data import Examples, npz, save_npz
 from privet.errors import ArgumentError, DataError, FileFormatError, LabelError
 
@@ -264,7 +265,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(monkeypatch: pytest.Monk
         raise OSError("disk full")
 
     monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(ArgumentError, match="disk full"):
+    with pytest.raises(FileWriteError, match=r"a.npz cannot be written: disk full"):
         save_npz(tmp_path / "a.npz", Examples(torch.ones(2, 3), torch.tensor([0, 1]), ("a", "b"), "new"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
     assert torch.equal(npz(tmp_path / "a.npz").inputs, old.inputs)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau, StepLR
 
+from privet.atomic_file import FileWriteError
 from privet.errors import ArgumentError, CheckpointError
 from privet.models import MLP
 from privet.training import EpochRecord, FitResult, fit, load_checkpoint, save_checkpoint, save_weights
@@ -261,7 +262,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     monkeypatch.setattr(os, failing, fail) if failing == "fsync" else monkeypatch.setattr(Path, "replace", fail)
     with torch.no_grad():
         next(model.parameters()).add_(1)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(FileWriteError, match="run cannot be written: no space left"):
         save_checkpoint(tmp_path / "run", model, optimizer)
     assert (tmp_path / "run").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["run"]

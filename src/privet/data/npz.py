@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import secrets
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from privet.atomic_file import check_destination, replacing
 from privet.data.arguments import AnyPath, as_path, is_whole
 from privet.data.examples import Examples
 from privet.data.labels import MOST_CLASSES, check_class_names, check_labels, numbered_names
@@ -82,7 +81,8 @@ def save_npz(path: AnyPath, examples: Examples) -> None:
         examples: of float32, or of 16 bits, which are written as float32; shape (N, F) or (N, C, H, W).
 
     Raises:
-        ArgumentError: another suffix, dtype or shape, or a folder that cannot be written to.
+        ArgumentError: another suffix, dtype or shape, or a folder that is not there.
+        FileWriteError: the system refuses the file.
 
     Example:
         >>> save_npz("digits.csv", None)
@@ -103,25 +103,14 @@ def save_npz(path: AnyPath, examples: Examples) -> None:
         )
     if examples.inputs.ndim not in (2, 4):
         raise ArgumentError("examples.inputs.shape", tuple(examples.inputs.shape), "(N, F) or (N, C, H, W)")
+    destination = check_destination("path", target)
     arrays = {
         _INPUTS[0]: examples.inputs.detach().to("cpu", torch.float32).numpy(),
         _LABELS[0]: examples.labels.cpu().numpy(),
         _NAMES[0]: np.array(examples.class_names, dtype=np.str_),
     }
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        try:
-            with draft.open("xb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(
-            "path", str(path), "a file in a folder that exists and can be written to", str(error)
-        ) from error
+    with replacing(destination) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 @contextlib.contextmanager

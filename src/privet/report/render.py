@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from privet.atomic_file import replacing
 from privet.report.page import Page
 
 __all__ = ["render_html", "write_html"]
@@ -30,18 +29,11 @@ def write_html(page: Page, path: str | Path) -> Path:
 
     Returns:
         The path that was written.
+
+    Raises:
+        FileWriteError: the system refuses the file or its folder.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     text = render_html(page)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, suffix=".tmp", delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o666 & ~_umask())
-    Path(file.name).replace(target)
-    return target
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path, make_folder=True) as file:
+        file.write(text.encode())
+    return Path(path)

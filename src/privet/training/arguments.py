@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch.optim import Optimizer
 
+from privet.atomic_file import check_destination
 from privet.errors import ArgumentError, CheckpointError
 from privet.models.checks import check_count
 from privet.models.initialisation import check_seed
-from privet.training.atomic_file import check_destination
 
 __all__ = ["check_arguments", "check_checkpoint"]
 

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from privet.atomic_file import remove_leftovers
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
-from privet.training.atomic_file import remove_leftovers
 from privet.training.callbacks import Callback, Stateful
 from privet.training.checkpoints import load_checkpoint, save_checkpoint
 from privet.training.configuration import describe_run

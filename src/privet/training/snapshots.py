@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from privet.atomic_file import check_destination, replacing
 from privet.errors import ArgumentError, CheckpointError
-from privet.training.atomic_file import check_destination, write_atomically
 from privet.training.records import EpochRecord
 
 __all__ = ["Snapshot", "read_snapshot", "to_plain", "write_snapshot"]
@@ -86,7 +86,8 @@ def write_snapshot(path: str | Path, snapshot: Snapshot) -> None:
     }
     text = json.dumps(content)
     metadata = {"format": _FORMAT, "version": _VERSION, "content": text, "digest": _digest(text, copies)}
-    write_atomically(destination, safetensors.torch.save(copies, metadata))
+    with replacing(destination) as file:
+        file.write(safetensors.torch.save(copies, metadata))
 
 
 def read_snapshot(path: str | Path) -> Snapshot:

@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from privet.atomic_file import check_destination, replacing
 from privet.errors import ArgumentError, FileFormatError
-from privet.training.atomic_file import check_destination, write_atomically
 
 __all__ = ["describe_tensor", "load_weights", "save_weights", "state_of"]
 
@@ -40,7 +40,8 @@ def save_weights(path: str | Path, model: nn.Module) -> None:
     destination = check_destination("path", path)
     state = state_of(model)
     copies = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    write_atomically(destination, safetensors.torch.save(copies, {"format": "pt"}))
+    with replacing(destination) as file:
+        file.write(safetensors.torch.save(copies, {"format": "pt"}))
 
 
 def load_weights(path: str | Path, model: nn.Module) -> None:
