@@ -92,6 +92,14 @@ def ascending(real):
     return lambda scores, k: tuple(one.flip(-1) for one in real(scores, k))
 
 
+def a_view_of_all(real):
+    def fault(scores, k):
+        values, indices = torch.sort(scores, dim=-1, descending=True, stable=True)
+        return values[..., :k].clone(), indices[..., :k]
+
+    return fault
+
+
 def last_of_equals(real):
     return lambda scores: scores.shape[-1] - 1 - torch.argmax(scores.flip(-1), -1)
 
@@ -169,6 +177,12 @@ FAULTS: dict[str, tuple[Any, str, Callable[[Any], Any], Callable[[], None]]] = {
     "unstable top-k": (numerics, "largest", unstable, exact(top, TIED, k=3)),
     "unstable nested top-k": (numerics, "largest", unstable, exact(nested, TIED, k=3, decimals=2)),
     "ascending top-k": (numerics, "largest", ascending, exact(top, SPREAD, k=3)),
+    "the whole ranking behind the top-k": (
+        numerics,
+        "largest",
+        a_view_of_all,
+        lambda: laws.law_owns_its_storage(top(laws.identity()), SPREAD),
+    ),
     "label: last of equals": (
         numerics,
         "first_largest",

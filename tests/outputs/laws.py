@@ -109,6 +109,13 @@ def law_detached(make: Make) -> None:
         assert not one.requires_grad
 
 
+def law_owns_its_storage(call: Call, logits: Tensor) -> None:
+    """No answer is a view: its storage holds the answer and not a byte more, and is not the network's output."""
+    for one in parts(call(logits)):
+        assert one.untyped_storage().nbytes() == one.numel() * one.element_size()
+        assert one.numel() == 0 or one.untyped_storage().data_ptr() != logits.untyped_storage().data_ptr()
+
+
 def law_not_finite(make: Make) -> None:
     """NaN and either infinity in any one row are refused in eager mode."""
     for bad in (float("nan"), float("inf"), float("-inf")):

@@ -125,6 +125,7 @@ def test_torch_export_agrees_with_eager_mode(name, strict, tmp_path):
     call = program.module()
     check_against_eager(call, make, exact_values=True)
     check_bad_rows(call)
+    laws.law_owns_its_storage(call, batches())
     laws.law_exact(call, batches(), expected)
 
 
@@ -135,6 +136,7 @@ def test_compiled_agrees_with_eager_mode(name):
     call = torch.compile(make(laws.identity()), backend="aot_eager", fullgraph=True)
     check_against_eager(call, make, exact_values=True)
     check_bad_rows(call)
+    laws.law_owns_its_storage(call, batches())
     laws.law_exact(call, batches(), expected)
 
 

@@ -1,5 +1,7 @@
 """Every defense obeys the laws: it is what its float64 twin says, row by row, detached, and nothing besides."""
 
+import io
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -91,6 +93,24 @@ def test_row_by_row(make, expected, dtype):
 @every
 def test_detached(make, expected):
     laws.law_detached(make)
+
+
+@every
+@pytest.mark.parametrize("dtype", laws.DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(4, 9), (1, 9), (9,), (2, 3, 9), (0, 9), (4, 3)], ids=str)
+def test_an_answer_is_all_that_its_storage_holds(make, expected, dtype, shape):
+    x = laws.tied(4, shape, dtype)
+    laws.law_owns_its_storage(make(laws.identity()), x)
+    laws.law_owns_its_storage(make(laws.identity()), x.mT if x.ndim > 1 and x.shape[-2] >= 3 else x)
+
+
+@every
+def test_what_is_saved_is_the_answer_alone(make, expected):
+    answers = laws.parts(make(laws.identity())(laws.tied(5, (2, 5000))))
+    for one in answers:
+        file = io.BytesIO()
+        torch.save(one, file)
+        assert len(file.getvalue()) < one.numel() * one.element_size() + 4000
 
 
 @every

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from tests.outputs import laws
 from torch import Tensor, nn
 
 from privet import outputs
@@ -86,6 +87,15 @@ def test_slices():
     assert torch.equal(rest, X[:, :2])
     named = Part("logits", {-1: slice(1, None)})
     assert outputs.Labeling(Detector(FORMS["dict"][0]).eval(), part=named)(X).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_kept_part_is_a_copy(rows):
+    keep = (Part(slices={-1: slice(2)}),)
+    defended = outputs.Rounding(nn.Identity().eval(), 1, part=Part(slices={-1: slice(2, None)}), keep=keep)
+    laws.law_owns_its_storage(defended, X[:rows])
+    whole = outputs.Labeling(Detector(FORMS["dict"][0]).eval(), part="logits", keep=("boxes",))
+    laws.law_owns_its_storage(whole, X[:rows])
 
 
 @pytest.mark.parametrize("slices", [{2: slice(1)}, {-3: slice(1)}, {0: slice(1), -2: slice(1)}])

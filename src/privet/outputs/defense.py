@@ -150,7 +150,9 @@ class Defense(nn.Module):
             answer = scores.answer(finite)
             if not chosen.keep:
                 return answer
-            return (answer, *(part.of(output).detach() for part in chosen.keep))
+            # Copies, because a slice would carry all that it was taken from along.
+            kept = [part.of(output).detach().clone(memory_format=torch.contiguous_format) for part in chosen.keep]
+            return (answer, *kept)
 
     def train(self, mode: bool = True) -> Self:
         """Refuses training mode; ``train(False)`` puts the network in evaluation mode."""

@@ -108,6 +108,8 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         indices = torch.topk(keys, k, dim=-1, largest=True, sorted=True).indices
     else:
         indices = torch.sort(keys, dim=-1, descending=True, stable=True).indices[..., :k]
+        # A slice would carry the whole ranking along, to whoever saves it or looks at its storage.
+        indices = indices.clone(memory_format=torch.contiguous_format)
     return torch.gather(scores, -1, indices), indices
 
 
