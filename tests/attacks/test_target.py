@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from privet import outputs
 from privet.attacks import Target
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
@@ -21,7 +22,9 @@ def logits(inputs: Tensor) -> Tensor:
 
 def test_logits_and_probabilities_say_the_same() -> None:
     from_logits = Target(logits, 4).ask(INPUTS)
-    from_probabilities = Target(lambda x: torch.softmax(logits(x).double(), -1), 4, probabilities=True).ask(INPUTS)
+    from_probabilities = Target(lambda x: torch.softmax(logits(x).double(), -1), 4, OutputForm(probabilities=True)).ask(
+        INPUTS
+    )
     assert torch.allclose(from_logits, torch.log_softmax(LOGITS.double(), -1))
     assert torch.allclose(from_logits, from_probabilities)
 
@@ -33,7 +36,7 @@ def test_batches_do_not_change_the_answer() -> None:
 def test_top_k_keeps_what_is_shown_and_bounds_what_is_not() -> None:
     probabilities = torch.softmax(LOGITS.double(), -1)
     answer = torch.topk(probabilities, 2)
-    target = Target(lambda x: Ranked(answer.values, answer.indices), 4, OutputForm(k=2), probabilities=True)
+    target = Target(lambda x: Ranked(answer.values, answer.indices), 4, OutputForm(k=2, probabilities=True))
     imputed = target.ask(INPUTS).exp()
     for row in range(3):
         shown = answer.indices[row]
@@ -45,23 +48,58 @@ def test_top_k_keeps_what_is_shown_and_bounds_what_is_not() -> None:
 
 def test_rounded_to_zero_is_a_quarter_unit() -> None:
     rounded = torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 3)
-    imputed = Target(lambda x: rounded, 4, OutputForm(decimals=2), probabilities=True).ask(INPUTS).exp()
+    imputed = Target(lambda x: rounded, 4, OutputForm(decimals=2, probabilities=True)).ask(INPUTS).exp()
     assert torch.allclose(imputed[0], torch.tensor([1.0, 0.0025, 0.0025, 0.0025], dtype=torch.float64))
 
 
 def test_labels_only_tell_right_from_wrong() -> None:
-    target = Target(lambda x: logits(x).argmax(-1), 4, OutputForm(labels_only=True), probabilities=True)
+    target = Target(lambda x: logits(x).argmax(-1), 4, OutputForm(labels_only=True))
     answer = target.ask(INPUTS)
     assert answer.argmax(1).tolist() == [0, 2, 1]
     assert len(answer.unique()) == 2
 
 
-def test_a_wrong_shape_or_setting_is_refused() -> None:
-    with pytest.raises(DataError, match=r"answered \(3, 4\) where \(3, 5\) was expected"):
-        Target(logits, 5).ask(INPUTS)
+@pytest.mark.parametrize(
+    ("answer", "form", "message"),
+    [
+        (LOGITS[:, :2], OutputForm(), r"shape \(3, 2\) where scores of shape \(3, 4\)"),
+        ("text", OutputForm(), "a str where scores"),
+        (LOGITS.long(), OutputForm(), "int64"),
+        (LOGITS * torch.nan, OutputForm(), "NaN"),
+        (LOGITS, OutputForm(probabilities=True), "no probabilities"),
+        (torch.softmax(LOGITS, -1), OutputForm(), "is a probability distribution"),
+        (LOGITS, OutputForm(k=4), "values and indices"),
+        (Ranked(LOGITS[:, :2], torch.zeros(3, 2)), OutputForm(k=2), "classes of shape"),
+        (Ranked(LOGITS[:, :2], torch.full((3, 2), -1)), OutputForm(k=2), "outside 0 ... 3"),
+        (torch.tensor([0, 1, 4]), OutputForm(labels_only=True), "outside 0 ... 3"),
+        (torch.tensor([0.0, 1.0, 2.0]), OutputForm(labels_only=True), "classes of shape"),
+    ],
+)
+def test_an_answer_that_is_not_what_the_form_says_is_refused(answer: object, form: OutputForm, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Target(lambda _: answer, 4, form).ask(INPUTS)
+
+
+def test_a_defense_and_its_form_fit_each_other() -> None:
+    network = torch.nn.Identity().eval()
+    for defense in (
+        outputs.Rounding(network, 1),
+        outputs.Rounding(network, 2, softmax=False),
+        outputs.TopK(network, 2),
+        outputs.TopK(network, 2, softmax=False),
+        outputs.TopK(outputs.Rounding(network, 1), 3),
+        outputs.Labeling(network),
+    ):
+        answer = Target(defense, 4, defense.output_form).ask(LOGITS)
+        assert answer.argmax(1).tolist() == [0, 2, 1]
+
+
+def test_a_wrong_setting_is_refused() -> None:
     with pytest.raises(DataError, match="no inputs"):
         Target(logits, 4).ask(INPUTS[:0])
     with pytest.raises(ArgumentError, match="classes"):
         Target(logits, 1)
     with pytest.raises(ArgumentError, match="batch_size"):
         Target(logits, 4, batch_size=0)
+    with pytest.raises(ArgumentError, match="k of at most 4"):
+        Target(logits, 4, OutputForm(k=5))

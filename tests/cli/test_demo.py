@@ -34,10 +34,16 @@ def test_demo_prints_one_table_and_writes_one_page(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for arguments in (("demo", "--seed", "-1"), ("demo", "--output", "file"), ("nonsense",)):
+    for arguments in (
+        ("demo", "--seed", "-1"),
+        ("demo", "--output", "file/x"),
+        ("demo", "--seed", str(2**63)),
+        ("nonsense",),
+    ):
         result = privet(*arguments, folder=tmp_path)
         assert result.returncode == 2
         assert "Traceback" not in result.stderr
+        assert "train a network" not in result.stdout, "refused before any work"
 
 
 def test_version(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,18 +12,7 @@ from torch import Tensor
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
 
-__all__ = ["Answer", "Target"]
-
-
-class RankedAnswer(Protocol):
-    """A top-k answer: the k largest probabilities and their classes, each (N, k)."""
-
-    values: Tensor
-    indices: Tensor
-
-
-Answer = Tensor | RankedAnswer
-"""What a target gives back for N inputs: (N, C) logits or probabilities, (N,) labels, or k ranked values."""
+__all__ = ["Target"]
 
 
 @dataclass(frozen=True)
@@ -31,14 +20,15 @@ class Target:
     """A model as the attacker sees it: a function from inputs to answers, and what an answer holds.
 
     Attributes:
-        query: maps inputs (N, ...) to an answer for each; must not depend on the other inputs of the batch.
+        query: maps inputs (N, ...) to an answer for each: scores (N, C), labels (N,), or a named tuple of the k largest
+            ``values`` and their ``indices``, each (N, k). It must not depend on the other inputs of the batch.
         classes: the number of classes C >= 2, which the attacker is taken to know.
-        form: what of the network's output is let out; empty for all of it.
-        probabilities: True if values are probabilities, False if they are logits.
+        form: what is let out of the network's output, and whether it is probabilities; empty for all of its logits. A
+            defense tells its own: ``defended.output_form``.
         batch_size: inputs per query.
 
     Raises:
-        ArgumentError: if ``classes`` or ``batch_size`` is too small.
+        ArgumentError: if ``classes`` or ``batch_size`` is too small, or the form shows more classes than there are.
 
     Example:
         >>> network = torch.nn.Linear(4, 3)
@@ -49,14 +39,14 @@ class Target:
     query: Callable[[Tensor], Any]
     classes: int
     form: OutputForm = field(default_factory=OutputForm)
-    probabilities: bool = False
     batch_size: int = 1_024
 
     def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ArgumentError("classes", self.classes, "at least 2")
-        if self.batch_size < 1:
-            raise ArgumentError("batch_size", self.batch_size, "at least 1")
+        for name, value, least in (("classes", self.classes, 2), ("batch_size", self.batch_size, 1)):
+            if value < least:
+                raise ArgumentError(name, value, f"a whole number of at least {least}")
+        if self.form.k is not None and self.form.k > self.classes:
+            raise ArgumentError("form", self.form, f"k of at most {self.classes}, the number of classes")
 
     def ask(self, inputs: Tensor) -> Tensor:
         """Query in batches and return one row per input, in the widest form the answer allows.
@@ -68,7 +58,8 @@ class Target:
             (N, C) float64: log-probabilities, with what the defense withheld filled in by :meth:`_log_probabilities`.
 
         Raises:
-            DataError: if there are no inputs, or an answer has another shape than (N, C), (N, k) or (N,).
+            DataError: if there are no inputs, or an answer is not what the form says: its shape, its type, NaN, classes
+                that do not exist, scores that are no probabilities, or probabilities given as logits.
         """
         if inputs.shape[0] == 0:
             raise DataError("no inputs to ask about; give at least one record.")
@@ -82,35 +73,69 @@ class Target:
     def _log_probabilities(self, answer: Any, size: int) -> Tensor:
         """The answer as log-probabilities (N, C); what is withheld is imputed by what the form still tells.
 
-        * Labels only: the label has probability 1, every other class 0 (logarithms -0 and the floor).
-        * Top-k: each class not shown shares what the shown ones leave over, and is at most the smallest one shown.
+        * Labels only: the label has probability 1, every other class 0 (as a quarter of the smallest unit).
+        * Top-k: each class not shown shares what the shown ones leave over, and is at most the smallest one shown. Of
+          the k largest *logits* nothing follows for the rest: they are normalised among themselves.
         * Rounding: a value that was rounded to zero lies between zero and half a unit; it is taken as a quarter unit.
         """
-        if self.form.labels_only:
-            probabilities = torch.nn.functional.one_hot(self._shaped(answer, (size,)), self.classes).double()
-        elif self.form.k is not None:
-            values = self._shaped(answer.values, (size, self.form.k)).double()
-            indices = self._shaped(answer.indices, (size, self.form.k))
-            if not self.probabilities:
+        form = self.form
+        if form.labels_only:
+            labels = self._classes_in(answer, (size,))
+            probabilities = torch.nn.functional.one_hot(labels, self.classes).double()
+        elif form.k is not None:
+            if not isinstance(answer, tuple) or not hasattr(answer, "indices"):
+                raise DataError(
+                    f"the target answered {_shown(answer)} where values and indices of k classes were expected."
+                )
+            values = self._scores_in(answer[0], (size, form.k))
+            if not form.probabilities:
                 values = torch.softmax(values, -1)
-            left = (1.0 - values.sum(-1, keepdim=True)).clamp_min(0.0) / max(self.classes - self.form.k, 1)
+            left = (1.0 - values.sum(-1, keepdim=True)).clamp_min(0.0) / max(self.classes - form.k, 1)
             hidden = torch.minimum(left, values.min(-1, keepdim=True).values).expand(size, self.classes)
-            probabilities = hidden.scatter(-1, indices, values)
+            probabilities = hidden.scatter(-1, self._classes_in(answer[1], (size, form.k)), values)
         else:
-            values = self._shaped(answer, (size, self.classes)).double()
-            if not self.probabilities:
+            values = self._scores_in(answer, (size, self.classes))
+            if not form.probabilities:
                 return torch.log_softmax(values, -1)
             probabilities = values
-        unit = 10.0**-self.form.decimals if self.form.decimals is not None else _TINY
+        unit = 10.0**-form.decimals if form.decimals is not None else _TINY
         return probabilities.clamp_min(unit / 4.0).log()
 
-    def _shaped(self, answer: Any, shape: tuple[int, ...]) -> Tensor:
-        if not isinstance(answer, Tensor) or tuple(answer.shape) != shape:
-            found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    def _scores_in(self, answer: Any, shape: tuple[int, ...]) -> Tensor:
+        """Scores (N, ...) as float64, refused where they are not what the form says."""
+        if not isinstance(answer, Tensor) or tuple(answer.shape) != shape or not answer.is_floating_point():
+            raise DataError(f"the target answered {_shown(answer)} where scores of shape {shape} were expected.")
+        values = answer.double()
+        if not bool(torch.isfinite(values).all()):
+            raise DataError("the target answered NaN or infinity; leave such records out.")
+        # Rounding moves each value by at most half a unit, and half types by 2^-8 of it.
+        slack = 0.02 + (0.0 if self.form.decimals is None else 0.5 * shape[-1] * 10.0**-self.form.decimals)
+        likely = bool((values >= 0.0).all()) and bool((values.sum(-1) <= 1.0 + slack).all())
+        if self.form.probabilities and not likely:
+            raise DataError("the target answered scores that are no probabilities; give form=OutputForm() for logits.")
+        if not self.form.probabilities and likely and bool((values.sum(-1) >= 1.0 - slack).all()) and shape[0] > 1:
             raise DataError(
-                f"the target answered {found} where {shape} was expected; give its form and classes as they are."
+                "every row the target answered is a probability distribution; "
+                "give form=OutputForm(probabilities=True), for the softmax of probabilities is no probability."
             )
-        return answer
+        return values
+
+    def _classes_in(self, answer: Any, shape: tuple[int, ...]) -> Tensor:
+        """Classes (N, ...) as int64, refused where they are none."""
+        if not isinstance(answer, Tensor) or tuple(answer.shape) != shape or answer.is_floating_point():
+            raise DataError(f"the target answered {_shown(answer)} where classes of shape {shape} were expected.")
+        if bool(((answer < 0) | (answer >= self.classes)).any()):
+            raise DataError(
+                f"the target answered a class outside 0 ... {self.classes - 1} (-1 stands for a row of NaN); "
+                "give the number of classes as it is, and leave such records out."
+            )
+        return answer.long()
 
 
 _TINY = 1e-300
+
+
+def _shown(answer: Any) -> str:
+    if isinstance(answer, Tensor):
+        return f"a tensor of {answer.dtype} and shape {tuple(answer.shape)}"
+    return f"a {type(answer).__name__}"

@@ -42,7 +42,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="The folder that report.html is written to.", file_okay=False)] = Path(
         "privet-demo"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the training and the resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the split, the training and the resampling.")] = 0,
 ) -> None:
     """A tour on real data: train a network that over-fits, attack it, defend it, attack it again, write the report."""
     from privet.cli.tour import walk

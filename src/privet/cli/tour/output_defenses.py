@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from privet import outputs
 from privet.attacks import Target
@@ -32,7 +33,7 @@ def output_defenses(scene: Scene) -> StopResult:
 
 
 def _target(defense: outputs.Defense, classes: int) -> Target:
-    return Target(defense, classes, form=defense.output_form, probabilities=True)
+    return Target(defense, classes, form=defense.output_form)
 
 
 def _leak(scene: Scene, plain: Row) -> Section:
@@ -48,19 +49,33 @@ def _leak(scene: Scene, plain: Row) -> Section:
                 )
             ),
             _gallery(scene, plain),
-            Note(
-                "Why the surest guesses are no proof",
-                "Easy images get a high confidence whether they were trained on or not, so the very top of the list is "
-                "mixed. The leak shows lower down: hardly any training image is in the group that the network doubts.",
-            ),
+            Note("Why the surest guesses are no proof", _why(scene, plain)),
         ),
     )
+
+
+def _why(scene: Scene, plain: Row) -> str:
+    top = int(np.count_nonzero(_order(plain)[:_SHOWN] < len(scene.members)))
+    doubted = plain.leakage.scores
+    lowest = float(np.quantile(np.concatenate((doubted.members, doubted.non_members)), 0.05))
+    members, others = (float((part <= lowest).mean()) for part in (doubted.members, doubted.non_members))
+    return (
+        "Easy images get a high confidence whether they were trained on or not: of the first "
+        f"{_SHOWN}, {top} {'was' if top == 1 else 'were'} trained on. Among the 5% that the network doubts most are "
+        f"{100 * members:.1f}% of the training images and {100 * others:.1f}% of the others."
+    )
+
+
+def _order(plain: Row) -> NDArray[np.intp]:
+    """Members, then non-members, by falling score."""
+    scores = np.concatenate((plain.leakage.scores.members, plain.leakage.scores.non_members))
+    return np.argsort(-scores, kind="stable")
 
 
 def _gallery(scene: Scene, plain: Row) -> Gallery:
     scores = np.concatenate((plain.leakage.scores.members, plain.leakage.scores.non_members))
     images = np.concatenate((scene.members.inputs.numpy(), scene.non_members.inputs.numpy()))
-    order = np.argsort(-scores, kind="stable")
+    order = _order(plain)
     chosen = (*order[:_SHOWN], *order[-_SHOWN:])
     return Gallery(
         f"Above, the {_SHOWN} images with the highest confidence in their label; below, the {_SHOWN} with the lowest. "
@@ -87,7 +102,7 @@ def _defenses(plain: Row, rows: tuple[Row, ...]) -> Section:
     smallest = 1.0 / len(plain.leakage.scores.non_members)
     words = "; ".join(f"{row.protection}: ROC area {row.leakage.auc}" for row in rows)
     return Section(
-        _heading(rows),
+        _heading(plain, rows[1:]),
         (
             Text(
                 (
@@ -96,8 +111,8 @@ def _defenses(plain: Row, rows: tuple[Row, ...]) -> Section:
                     "defense and fills in what is withheld: a probability rounded to zero counts as a quarter of a "
                     "unit, "
                     "and behind labels alone the attacker can only ask whether the label is right.",
-                    f"{_verdict(plain, rows)} {_credible(rows)}",
-                    *_surprise(plain, rows),
+                    f"{_verdict(plain, rows[1:])} {_credible(rows)}",
+                    *_surprise(plain, rows[1:]),
                 )
             ),
             Figure(
@@ -124,40 +139,46 @@ def _legend(row: Row) -> str:
     return "no defense" if row.protection == "none" else row.protection
 
 
-def _heading(rows: tuple[Row, ...]) -> str:
-    leaking = sum(row.leakage.auc.low > 0.5 for row in rows[1:])
-    if leaking == len(rows) - 1:
+def _helps(plain: Row, row: Row) -> bool:
+    return row.leakage.auc.high < plain.leakage.auc.low
+
+
+def _heading(plain: Row, defended: tuple[Row, ...]) -> str:
+    if not any(row.leakage.auc.low > 0.5 for row in (plain, *defended)):
+        return "The same network, saying less"
+    leaking = sum(row.leakage.auc.low > 0.5 for row in defended)
+    if leaking == len(defended):
         return "Saying less does not stop it"
-    return "Saying less helps" if leaking == 0 else "Saying less helps a little"
+    return "Saying less can help" if any(_helps(plain, row) for row in defended) else "The same network, saying less"
 
 
-def _verdict(plain: Row, rows: tuple[Row, ...]) -> str:
-    if plain.leakage.auc.low <= 0.5:
+def _verdict(plain: Row, defended: tuple[Row, ...]) -> str:
+    leaking = [_legend(row) for row in defended if row.leakage.auc.low > 0.5]
+    if not leaking and plain.leakage.auc.low <= 0.5:
         return "This attack found nothing here that chance does not explain, with or without a defense."
-    still = [_legend(row) for row in rows[1:] if row.leakage.auc.low > 0.5]
-    if not still:
-        return "Behind each of the three defenses this attack finds nothing that chance does not explain."
-    return (
-        f"It still tells members apart behind: {', '.join(still)}. There the interval of the ROC area stays above 0.5."
-    )
+    if not leaking:
+        return "Behind each defense this attack finds nothing that chance does not explain."
+    return f"It tells members apart behind: {', '.join(leaking)}. There the interval of the ROC area stays above 0.5."
 
 
-def _surprise(plain: Row, rows: tuple[Row, ...]) -> tuple[str, ...]:
+def _surprise(plain: Row, defended: tuple[Row, ...]) -> tuple[str, ...]:
     """Where a defense made this attack better, say so and why: what the defense does, the attacker can do as well."""
-    better = [row for row in rows[1:] if row.leakage.auc.low > plain.leakage.auc.high]
+    better = [row for row in defended if row.leakage.auc.low > plain.leakage.auc.high]
     if not better:
         return ()
     areas = " and ".join(f"{_legend(row)} ({row.leakage.auc.value:.2f})" for row in better)
     return (
         f"Behind {areas} the attack does even better than on the full answer ({plain.leakage.auc.value:.2f}): the "
         "finest differences between the surest answers mislead it, and the defense takes them away. Whoever sees the "
-        "full "
-        "answer can do the same, so the undefended network gives away at least as much.",
+        "full answer can do the same, so the undefended network gives away at least as much.",
     )
 
 
 def _credible(rows: tuple[Row, ...]) -> str:
     low = f"At {100 * FALSE_POSITIVE_RATE:g}% false positives"
     if any(row.leakage.rate.tpr.low > row.leakage.rate.fpr.high for row in rows):
-        return f"{low} it finds more members than chance does."
-    return f"{low} it finds no more members than chance: one threshold for all images is the weakest attack there is."
+        return f"{low} it finds more members than chance explains."
+    return (
+        f"{low} it finds no more members than chance explains: one threshold for all images is the weakest attack "
+        "there is."
+    )

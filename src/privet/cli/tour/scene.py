@@ -18,6 +18,7 @@ __all__ = ["FALSE_POSITIVE_RATE", "Leakage", "Row", "Scene", "measure", "set_sce
 
 FALSE_POSITIVE_RATE = 0.01
 _MEMBERS = 500
+_SIZES = (784, 512, 10)
 _EPOCHS = 60
 
 
@@ -27,12 +28,14 @@ class Scene:
 
     Attributes:
         network: trained until it knows its training images by heart.
+        description: of the network and its training.
         members: what it was trained on.
         non_members: images of the same distribution that it was not trained on.
         seed: of the split, the training and the resampling.
     """
 
     network: nn.Module
+    description: str
     members: data.Examples
     non_members: data.Examples
     seed: int
@@ -62,9 +65,11 @@ def set_scene(seed: int) -> Scene:
     """Read the images, split them at random and train; the same seed gives the same scene."""
     examples = data.mnist5k()
     members, non_members = examples.split(_MEMBERS, len(examples) - _MEMBERS, seed=seed)
-    network = models.MLP((784, 512, 10), seed=seed)
+    network = models.MLP(_SIZES, seed=seed)
     training.fit(network, members, epochs=_EPOCHS, batch_size=32, seed=seed, optimizer=_sgd, progress=False)
-    return Scene(network.eval(), members, non_members, seed)
+    layers = "-".join(map(str, _SIZES))
+    description = f"{layers} perceptron, {_MEMBERS:,} training images, {_EPOCHS} epochs"
+    return Scene(network.eval(), description, members, non_members, seed)
 
 
 def _sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from privet import __version__, report, training
 from privet.cli.tour.output_defenses import output_defenses
 from privet.cli.tour.scene import FALSE_POSITIVE_RATE, Row, Scene, set_scene
 from privet.cli.tour.stop import Stop, StopResult
+from privet.errors import ArgumentError
 from privet.report import Card, Cell, Page, Section, Table, Text
 from privet.statistics import Estimate
 
@@ -37,6 +39,7 @@ def walk(folder: Path, seed: int) -> Path:
         The path of the report.
     """
     console = Console()
+    _make(folder)
     begun = time.monotonic()
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
@@ -60,6 +63,16 @@ def walk(folder: Path, seed: int) -> Path:
     return path
 
 
+def _make(folder: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArgumentError("output", str(folder), "a folder that can be written to", f"({error.strerror})") from None
+
+
 def _terminal_table(rows: tuple[Row, ...]) -> RichTable:
     confidence = f"{100 * rows[0].leakage.auc.confidence:g}%"
     table = RichTable(
@@ -75,9 +88,8 @@ def _terminal_table(rows: tuple[Row, ...]) -> RichTable:
         table.add_column(name, no_wrap=True)
     for row in rows:
         found = row.leakage
-        table.add_row(
-            row.protection, row.lets_out, f"{100 * found.accuracy.value:.1f}%", str(found.auc), str(found.rate.tpr)
-        )
+        rate = str(found.rate.tpr) if found.rate.reached else "no such threshold"
+        table.add_row(row.protection, row.lets_out, f"{100 * found.accuracy.value:.1f}%", str(found.auc), rate)
     return table
 
 
@@ -100,8 +112,13 @@ def _cells(row: Row) -> tuple[str | Cell, ...]:
         row.lets_out,
         Cell(found.accuracy, (0.0, 1.0), percent=True),
         Cell(found.auc, (0.45, 0.75), chance=0.5),
-        Cell(found.rate.tpr, (0.0, 0.05), chance=FALSE_POSITIVE_RATE, percent=True),
-        Cell(found.rate.fpr, (0.0, 0.05), chance=FALSE_POSITIVE_RATE, percent=True),
+        *(
+            Cell(rate, (0.0, 0.05), chance=FALSE_POSITIVE_RATE, percent=True) if found.rate.reached else words
+            for rate, words in (
+                (found.rate.tpr, "no such threshold"),
+                (found.rate.fpr, "more records share the top score"),
+            )
+        ),
     )
 
 
@@ -119,7 +136,7 @@ def _page(scene: Scene, results: list[StopResult], rows: tuple[Row, ...], second
         sections=(*(section for result in results for section in result.sections), _summary(rows), _how_to_read(scene)),
         provenance=(
             ("Images", scene.members.source),
-            ("Network", f"784-512-10 perceptron, {len(scene.members):,} training images, 60 epochs"),
+            ("Network", scene.description),
             ("Seed", str(scene.seed)),
             ("Again", f"privet demo --seed {scene.seed}"),
             (
@@ -184,7 +201,8 @@ def _how_to_read(scene: Scene) -> Section:
                     "non-members alone; "
                     "members are counted above it (Clopper-Pearson), and the true rate of that threshold has an "
                     "interval of "
-                    "its own (an order statistic). The ROC area is resampled (bootstrap, 1,000 times).",
+                    "its own (an order statistic). The interval of the ROC area joins a bootstrap and a score "
+                    "interval.",
                     "What this page cannot say: that a model is private. An attack gives a lower limit of what leaks. "
                     "The next one may find more.",
                 )
