@@ -5,7 +5,10 @@ A defense describes itself by an :class:`OutputForm`; whoever reads it needs nei
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 from privet.errors import ArgumentError
 
@@ -13,6 +16,11 @@ __all__ = ["MOST_DECIMALS", "OutputForm"]
 
 MOST_DECIMALS = 15
 """Every decimal number of so many significant digits is told apart by float64; with more, rounding rounds nothing."""
+
+_WHOLE = {  # the least, the most and how they are called
+    "decimals": (0, MOST_DECIMALS, f"an integer from 0 to {MOST_DECIMALS}"),
+    "k": (1, math.inf, "an integer from 1 to the number of classes"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,12 @@ class OutputForm:
     probabilities: bool = False
 
     def __post_init__(self) -> None:
-        if self.decimals is not None and not (_is_integer(self.decimals) and 0 <= self.decimals <= MOST_DECIMALS):
-            raise ArgumentError("decimals", self.decimals, f"an integer from 0 to {MOST_DECIMALS}")
-        if self.k is not None and not (_is_integer(self.k) and self.k >= 1):
-            raise ArgumentError("k", self.k, "an integer from 1 to the number of classes")
+        for name, (least, most, allowed) in _WHOLE.items():
+            if (value := getattr(self, name)) is not None:
+                whole = _whole(value)
+                if whole is None or not least <= whole <= most:
+                    raise ArgumentError(name, value, allowed)
+                object.__setattr__(self, name, whole)
         for name in ("labels_only", "probabilities"):
             if not isinstance(value := getattr(self, name), bool):
                 raise ArgumentError(name, value, "True or False")
@@ -80,8 +90,14 @@ class OutputForm:
         )
 
 
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _whole(value: Any) -> int | None:
+    """``value`` as an int, if it is an integer of any library; a truth value is none."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _least(first: int | None, second: int | None) -> int | None:

@@ -177,6 +177,12 @@ FAULTS: dict[str, tuple[Any, str, Callable[[Any], Any], Callable[[], None]]] = {
     "unstable top-k": (numerics, "largest", unstable, exact(top, TIED, k=3)),
     "unstable nested top-k": (numerics, "largest", unstable, exact(nested, TIED, k=3, decimals=2)),
     "ascending top-k": (numerics, "largest", ascending, exact(top, SPREAD, k=3)),
+    "ordered before it is rounded": (
+        steps.Round,
+        "place",
+        lambda real: 3,
+        exact(lambda n: outputs.Rounding(outputs.TopK(n, 9), 1), SPREAD, k=9, decimals=1),
+    ),
     "the whole ranking behind the top-k": (
         numerics,
         "largest",

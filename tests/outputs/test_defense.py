@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -188,13 +189,19 @@ def test_the_form_says_whether_scores_are_probabilities(network):
     assert not outputs.Labeling(network).output_form.probabilities
 
 
-@pytest.mark.parametrize("decimals", [-1, 16, True, 2.0, "2", None])
+def test_numpy_integers(network):
+    defended = outputs.TopK(outputs.Rounding(network, np.int64(2)), np.int32(3))
+    assert repr(defended.output_form) == repr(OutputForm(decimals=2, k=3, probabilities=True))
+    assert same(answers(defended), answers(outputs.TopK(outputs.Rounding(network, 2), 3)))
+
+
+@pytest.mark.parametrize("decimals", [-1, 16, True, np.True_, 2.0, "2", None])
 def test_decimals_out_of_range(network, decimals):
     with pytest.raises(ArgumentError, match="decimals"):
         outputs.Rounding(network, decimals)
 
 
-@pytest.mark.parametrize("k", [0, -3, True, 2.0, None])
+@pytest.mark.parametrize("k", [0, -3, True, np.True_, 2.0, None])
 def test_k_out_of_range(network, k):
     with pytest.raises(ArgumentError, match="k"):
         outputs.TopK(network, k)

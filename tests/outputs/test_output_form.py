@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +51,20 @@ def test_composition(first, second, third):
 def test_what_is_refused(wrong):
     with pytest.raises(ArgumentError):
         OutputForm(**wrong)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint64, torch.tensor])
+def test_integers_of_other_libraries(kind):
+    form = OutputForm(decimals=kind(2), k=kind(3))
+    assert form == OutputForm(decimals=2, k=3)
+    assert type(form.decimals) is type(form.k) is int
+
+
+@pytest.mark.parametrize("wrong", [np.True_, torch.tensor(True), np.float32(1), torch.tensor(1.0), np.array([1, 2])])
+def test_neither_truth_values_nor_fractions_nor_several(wrong):
+    for name in ("decimals", "k"):
+        with pytest.raises(ArgumentError, match=name):
+            OutputForm(**{name: wrong})
 
 
 def test_scores_cannot_come_back():

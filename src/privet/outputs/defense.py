@@ -22,7 +22,7 @@ from privet.outputs import numerics
 from privet.outputs.part import Part, as_part
 from privet.outputs.steps import Scores, Step
 
-__all__ = ["Defense", "Selected", "served"]
+__all__ = ["Defense", "Selected"]
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
@@ -48,7 +48,7 @@ class Selected:
         return form
 
 
-def served(
+def _served(
     network: nn.Module,
     step: Step,
     *,
@@ -87,7 +87,9 @@ def served(
         )
     if inner.form.k is not None and step.form.k is not None and step.form.k > inner.form.k:
         raise ArgumentError("k", step.form.k, f"an integer from 1 to {inner.form.k}, the k of the defense within")
-    return Selected(inner.network, (*inner.steps, step), inner.softmax, inner.part, inner.keep)
+    # Rounding comes before top-k, else the order of equal rounded scores tells the order that rounding took away.
+    steps = tuple(sorted((*inner.steps, step), key=lambda one: one.place))
+    return Selected(inner.network, steps, inner.softmax, inner.part, inner.keep)
 
 
 class Defense(nn.Module):
@@ -98,8 +100,17 @@ class Defense(nn.Module):
 
     _defense: Selected
 
-    def __init__(self, selected: Selected) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        step: Step,
+        *,
+        softmax: bool,
+        part: Part | str | int | None,
+        keep: Sequence[Part | str | int],
+    ) -> None:
         super().__init__()
+        selected = _served(network, step, softmax=softmax, part=part, keep=keep)
         for name in _SHARED:
             object.__setattr__(self, name, getattr(selected.network, name))
         object.__setattr__(self, "_defense", selected)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from privet.outputs.defense import Defense, served
+from privet.outputs.defense import Defense
 from privet.outputs.part import Part
 from privet.outputs.steps import Label
 
@@ -43,4 +43,4 @@ class Labeling(Defense):
         part: Part | str | int | None = None,
         keep: Sequence[Part | str | int] = (),
     ) -> None:
-        super().__init__(served(network, Label(), softmax=False, part=part, keep=keep))
+        super().__init__(network, Label(), softmax=False, part=part, keep=keep)

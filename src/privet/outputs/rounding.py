@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from privet.errors import ArgumentError
-from privet.outputs.defense import Defense, served
+from privet.outputs.defense import Defense
 from privet.outputs.part import Part
 from privet.outputs.steps import Round
 
@@ -52,8 +51,4 @@ class Rounding(Defense):
         part: Part | str | int | None = None,
         keep: Sequence[Part | str | int] = (),
     ) -> None:
-        if decimals is None:
-            raise ArgumentError("decimals", None, "an integer")
-        step = Round(decimals)
-        _ = step.form  # validates decimals before anything else
-        super().__init__(served(network, step, softmax=softmax, part=part, keep=keep))
+        super().__init__(network, Round(decimals), softmax=softmax, part=part, keep=keep)

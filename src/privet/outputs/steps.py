@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -63,6 +63,10 @@ class Step(Protocol):
     """One transformation of scores, row by row."""
 
     @property
+    def place(self) -> int:
+        """Steps of a lower place come first, whatever the nesting."""
+
+    @property
     def form(self) -> OutputForm:
         """What the step lets out."""
 
@@ -75,6 +79,12 @@ class Round:
     """Rounds scores to ``decimals``, halves to even."""
 
     decimals: int
+    place: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if self.decimals is None:
+            raise ArgumentError("decimals", None, "an integer")
+        object.__setattr__(self, "decimals", self.form.decimals)  # validated
 
     @property
     def form(self) -> OutputForm:
@@ -100,6 +110,12 @@ class Top:
     """Keeps the ``k`` highest scores of each row and their classes."""
 
     k: int
+    place: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.k is None:
+            raise ArgumentError("k", None, "an integer from 1 to the number of classes")
+        object.__setattr__(self, "k", self.form.k)  # validated
 
     @property
     def form(self) -> OutputForm:
@@ -119,6 +135,8 @@ class Top:
 @dataclass(frozen=True)
 class Label:
     """Keeps the class of the highest score of each row alone."""
+
+    place: ClassVar[int] = 2
 
     @property
     def form(self) -> OutputForm:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from privet.errors import ArgumentError
-from privet.outputs.defense import Defense, served
+from privet.outputs.defense import Defense
 from privet.outputs.part import Part
 from privet.outputs.steps import Top
 
@@ -22,7 +21,8 @@ class TopK(Defense):
     guarantee, and an adaptive attacker loses little.
 
     Args:
-        network: a trained network, or a defense around one: ``TopK(Rounding(network, 2), 3)``.
+        network: a trained network, or a defense around one. ``TopK(Rounding(network, 2), 3)`` and
+            ``Rounding(TopK(network, 3), 2)`` are the same: scores are rounded before they are ordered.
         k: how many are kept, from 1 to the number of classes (which is known at the first call).
         softmax: the network answers logits, and their softmax is answered; False: its answers are taken as they are.
             Around another defense it has no effect, for the innermost one decides.
@@ -49,8 +49,4 @@ class TopK(Defense):
         part: Part | str | int | None = None,
         keep: Sequence[Part | str | int] = (),
     ) -> None:
-        if k is None:
-            raise ArgumentError("k", None, "an integer from 1 to the number of classes")
-        step = Top(k)
-        _ = step.form  # validates k before anything else
-        super().__init__(served(network, step, softmax=softmax, part=part, keep=keep))
+        super().__init__(network, Top(k), softmax=softmax, part=part, keep=keep)
