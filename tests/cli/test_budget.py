@@ -193,6 +193,13 @@ def test_the_scaled_noise_that_is_printed_meets_the_target(run: Callable[..., Sa
     assert found(run(*options(**plan | {"noise": less}), "--json"))["epsilon"]["pld"]["upper"] > 3.0
 
 
+def test_a_scale_that_misses_the_target_is_never_printed(
+    run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer, "schedule_scale", lambda *_: 0.5)
+    refused(run(*options(target_epsilon="3")), "above the target 3.0")
+
+
 def test_a_scale_is_rounded_up() -> None:
     assert answer._rounded_up(1.2345670001) == 1.234568
     assert answer._rounded_up(1.234567) == pytest.approx(1.234567, rel=1e-6)
