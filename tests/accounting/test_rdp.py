@@ -98,7 +98,8 @@ def test_extremes_stay_finite_and_below_no_sampling(q: float) -> None:
                 assert 0.0 <= value <= alpha / (2 * z * z) * (1 + 1e-12), (z, alpha)
 
 
-def test_many_levels_at_once_are_each_of_them() -> None:
+def test_many_levels_at_once_are_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("privet.accounting.rdp._CHUNK", 5_000)  # several chunks
     draw = np.random.default_rng(6)
     q, z = 10 ** draw.uniform(-5, 0, 300), 10 ** draw.uniform(-0.5, 1, 300)
     q[:10] = 1.0
