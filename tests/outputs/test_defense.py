@@ -172,6 +172,27 @@ def test_further_arguments_reach_the_network():
     assert defended(x=one, y=one, z=one).tolist() == [[3.0, 6.0]]
 
 
+def test_none_reaches_the_network():
+    class Optional(nn.Module):
+        def forward(self, x=0, y=0):
+            return torch.tensor([[x is None, y is None]]).float()
+
+    defended = outputs.Rounding(Optional().eval(), 2, softmax=False)
+    assert defended(None).tolist() == [[1.0, 0.0]]
+    assert defended(None, None).tolist() == [[1.0, 1.0]]
+    assert defended(y=None).tolist() == [[0.0, 1.0]]
+    assert defended().tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, nn.Sequential], ids=["itself", "within another"])
+def test_the_module_of_an_exported_program_is_refused_in_one_clear_error(network, wrap):
+    module = torch.export.export(network, (X,)).module()
+    with pytest.raises(ArgumentError, match="defend the network, then export"):
+        outputs.Labeling(wrap(module))
+    traced = torch.fx.symbolic_trace(network).eval()
+    assert same(answers(outputs.Labeling(traced)), answers(outputs.Labeling(network)))
+
+
 def test_nested_forms(network):
     nested = outputs.TopK(outputs.Rounding(outputs.TopK(network, 4), 3), 2)
     assert nested.output_form == OutputForm(decimals=3, k=2, probabilities=True)

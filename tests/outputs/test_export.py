@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.outputs.laws import Expected
 from torch import nn
 
 from privet import outputs
-from privet.errors import ArgumentError, DefenseError, MissingExtraError
+from privet.errors import ArgumentError, DefenseError, MissingExtraError, TrainingRefusedError
 from privet.outputs import export
 
 CLASSES = 50
@@ -147,6 +148,32 @@ def network():
         return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, 5)).eval()
 
 
+def test_the_exporter_is_given_the_parameters(network):
+    for strict in (False, True):
+        try:
+            torch.export.export(outputs.TopK(network, 2), (torch.ones(2, 4),), strict=strict)
+        except TrainingRefusedError as refused:
+            where = refused.__traceback__
+            while where.tb_next.tb_next is not None:
+                where = where.tb_next
+            caller = where.tb_frame.f_globals["__name__"]
+            pytest.fail(f"torch.export asks for parameters() in {caller}; name it in _EXPORTER of outputs/defense.py")
+
+
+def test_no_other_caller_is_given_them(network):
+    asks = {"__name__": "torch._dynamo.eval_frame"}
+    exec("def ask(network): return list(network.parameters())", asks)
+    with pytest.raises(TrainingRefusedError):
+        asks["ask"](outputs.TopK(network, 2))
+
+
+def test_a_program_of_named_inputs(network):
+    defended = outputs.Rounding(network, 2)
+    x = torch.ones(2, 4)
+    program = torch.export.export(defended, (), {"input": x})
+    assert torch.equal(program.module()(input=x), defended(x))
+
+
 def test_a_program_has_the_names_of_the_network(network):
     defended = outputs.Rounding(network, 2)
     program = torch.export.export(defended, (torch.ones(2, 4),))
@@ -176,6 +203,76 @@ def test_several_inputs_and_kept_parts(tmp_path):
     scores, boxes = session.run(None, {"x_0": a.repeat(3, 1).numpy(), "x_1": b.repeat(3, 1).numpy()})
     assert scores.shape == (6, 3)
     np.testing.assert_array_equal(boxes[:2], b.numpy())
+
+
+def messages(message):
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in [value] if hasattr(value, "ListFields") else value:
+                yield from messages(one)
+
+
+def test_the_file_tells_nothing_of_the_source(network, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(outputs.export_onnx(outputs.TopK(network, 2), torch.ones(2, 4), tmp_path / "n.onnx"))
+    for message in messages(model):
+        assert not getattr(message, "metadata_props", ())
+        assert not getattr(message, "doc_string", "")
+    content = (tmp_path / "n.onnx").read_bytes()
+    for word in (b"stack_trace", b"class_hierarchy", b"Dropout", b".py", str(Path.cwd()).encode()):
+        assert word not in content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640)])
+def test_the_file_is_as_readable_as_the_umask_says(tmp_path, mask, mode):
+    old = os.umask(mask)
+    try:
+        export._write(tmp_path / "n.onnx", b"new")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "n.onnx").stat().st_mode & 0o777 == mode
+
+
+class Narrow(nn.Module):
+    def forward(self, x):
+        return x.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("network", "dtype"),
+    [(nn.Linear(3, 4).bfloat16(), torch.bfloat16), (nn.Identity(), torch.bfloat16), (Narrow(), torch.float32)],
+    ids=["weights", "inputs", "answers"],
+)
+@pytest.mark.parametrize("make", [lambda n: outputs.Rounding(n, 2), lambda n: outputs.TopK(n, 2)])
+def test_bfloat16_is_refused(make, network, dtype, tmp_path):
+    pytest.importorskip("onnx")
+    with pytest.raises(DefenseError, match="float32"):
+        outputs.export_onnx(make(network.eval()), torch.zeros(2, 3, dtype=dtype), tmp_path / "n.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [lambda n: outputs.Rounding(n, 2), lambda n: outputs.TopK(n, 2), outputs.Labeling])
+def test_what_replaces_bfloat16_runs(make, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    defended = copy.deepcopy(make(nn.Linear(3, 4).bfloat16().eval())).to(torch.float32)
+    x = torch.ones(2, 3)
+    session = runtime.InferenceSession(outputs.export_onnx(defended, x, tmp_path / "n.onnx"))
+    for one, other in zip(session.run(None, {"x": x.numpy()}), laws.parts(defended(x)), strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-6)
+
+
+class Twice(nn.Module):
+    def forward(self, x):
+        return {"logits": x[..., 1:], "all": x}
+
+
+def test_a_graph_keeps_nothing_of_what_is_defended(tmp_path):
+    pytest.importorskip("onnx")
+    defended = outputs.Rounding(Twice().eval(), 2, part="logits", keep=("all",))
+    with pytest.raises(DefenseError, match="another name"):
+        outputs.export_onnx(defended, torch.zeros(2, 3), tmp_path / "n.onnx")
 
 
 def test_a_failed_export_leaves_the_old_file(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from privet.errors import ArgumentError, DefenseError, NonFiniteOutputError, TrainingRefusedError
 from privet.output_form import OutputForm
 from privet.outputs import numerics
+from privet.outputs.kept import kept_parts, refuse_shared
 from privet.outputs.part import Part, as_part
 from privet.outputs.steps import Scores, Step
 
@@ -26,7 +27,8 @@ __all__ = ["Defense", "Selected"]
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
-_EXPORTERS = ("torch._dynamo", "torch._export", "torch._inductor", "torch.export", "torch.onnx")
+_EXPORTER = "torch._export.non_strict_utils"  # the one module of PyTorch's exporter that calls parameters()
+_NOT_GIVEN = object()
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ def _served(
                 "a network that contains no defense",
                 "Softmax would be applied twice; defend the whole network, and compile or wrap the outermost defense.",
             )
-        kept = tuple(as_part("keep", one) for one in keep)
-        return Selected(network, (step,), softmax, as_part("part", part), kept)
+        _refuse_exported(network)
+        defended = as_part("part", part)
+        return Selected(network, (step,), softmax, defended, kept_parts(defended, keep))
     inner = network._defense
     if part is not None or len(keep) > 0:
         raise ArgumentError(
@@ -125,7 +128,7 @@ class Defense(nn.Module):
         """The network itself, the very same object, for training; the innermost one if defenses are nested."""
         return self._defense.network
 
-    def forward(self, x: Any = None, /, *more: Any, **named: Any) -> Any:
+    def forward(self, x: Any = _NOT_GIVEN, /, *more: Any, **named: Any) -> Any:
         """Asks the network and answers what the defense lets out.
 
         Args:
@@ -140,15 +143,16 @@ class Defense(nn.Module):
             TrainingRefusedError: the network, or a module of it, is in training mode.
             NonFiniteOutputError: the part to defend holds NaN or infinity (a traced graph answers NaN and -1 instead).
             ArgumentError: ``k`` or ``decimals`` does not fit what the network answers.
-            DefenseError: the output has no such part, or it holds no scores.
+            DefenseError: the output has no such part, or it holds no scores, or a kept part holds values of it.
         """
         chosen = self._defense
         _refuse_training_mode(chosen.network)
         in_graph = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-        arguments = (x, *more) if x is not None or more else ()
+        arguments = () if x is _NOT_GIVEN else (x, *more)
         with torch.no_grad():
             output = chosen.network(*arguments, **named)
             logits = chosen.part.of(output).detach()
+            refuse_shared(chosen.part, chosen.keep, output, in_graph)
             _refuse_other_than_scores(logits)
             finite = None
             if in_graph:
@@ -173,9 +177,11 @@ class Defense(nn.Module):
         return self
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Refused, because parameters are asked for to be trained; PyTorch's exporters alone are given them."""
-        caller = str(sys._getframe(1).f_globals.get("__name__"))
-        if caller.startswith(_EXPORTERS):
+        """Refused, because parameters are asked for to be trained; PyTorch's exporter alone is given them.
+
+        A signpost, not a lock: ``named_parameters()`` and ``nn.Sequential(defense).parameters()`` give the weights.
+        """
+        if sys._getframe(1).f_globals.get("__name__") == _EXPORTER:
             return self._defense.network.parameters(recurse)
         raise TrainingRefusedError(_refusal("asked for its parameters"))
 
@@ -210,6 +216,17 @@ def _refuse_training_mode(network: nn.Module) -> None:
             raise TrainingRefusedError(
                 f"{which} is in training mode, and a defense serves a trained network; call eval() on the defense, "
                 "and use origin_network() to train."
+            )
+
+
+def _refuse_exported(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, torch.fx.GraphModule) and "eval" in vars(module):  # torch.export forbids eval() there
+            raise ArgumentError(
+                "network",
+                type(network).__name__,
+                "a network that was not exported",
+                "The module of an exported program is in training mode for good; defend the network, then export.",
             )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from privet.errors import ArgumentError, DefenseError, MissingExtraError
+from privet.errors import ArgumentError, DefenseError, MissingExtraError, NonFiniteOutputError
 from privet.outputs.defense import Defense
 
 __all__ = ["export_onnx"]
 
 _LARGEST = 2**31 - 2**20  # an ONNX file holds less than 2 GiB
+_NO_BFLOAT16 = (
+    "the network is or answers bfloat16, which ONNX Runtime does not compute on a CPU; "
+    "export a copy in float32, as in copy.deepcopy(defended).to(torch.float32)."
+)
 
 
 def export_onnx(
@@ -28,7 +33,7 @@ def export_onnx(
     The graph has no other outputs than ``scores`` (rounding), ``labels`` (labeling) or ``values`` and ``indices``
     (top-k), and ``kept_0`` ... for the parts named by ``keep``. Where the network answers NaN or infinity, the row is
     NaN and its label or indices are -1, because a graph cannot raise. The inputs are named ``x``, or ``x_0``, ``x_1``
-    ... The file appears complete or not at all.
+    ... The file appears complete or not at all, and tells nothing of the source code of the network.
 
     Args:
         defended: the defense to write.
@@ -42,7 +47,8 @@ def export_onnx(
     Raises:
         ArgumentError: an argument is outside of what is allowed.
         MissingExtraError: the extra ``onnx`` is not installed.
-        DefenseError: the graph answers something else than the defense, or is too large for one file.
+        DefenseError: the graph answers something else than the defense, is too large for one file, or is in bfloat16,
+            which ONNX Runtime does not compute on a CPU.
     """
     path = Path(path)
     if not isinstance(defended, Defense):
@@ -60,15 +66,17 @@ def export_onnx(
         )
     if not path.parent.is_dir():
         raise ArgumentError("path", str(path), "a file in a folder that exists")
-    size = sum(
-        one.numel() * one.element_size()
-        for one in defended.state_dict(keep_vars=True).values()
-        if isinstance(one, Tensor)
-    )
+    held = [one for one in defended.state_dict(keep_vars=True).values() if isinstance(one, Tensor)]
+    if any(one.dtype == torch.bfloat16 for one in (*held, *inputs)):
+        raise DefenseError(_NO_BFLOAT16)
+    size = sum(one.numel() * one.element_size() for one in held)
     if size > _LARGEST:
         raise DefenseError(
             f"the network has {size:,} bytes; an ONNX file holds less than 2 GiB. Use torch.export instead."
         )
+    if defended._defense.keep:
+        with contextlib.suppress(NonFiniteOutputError):
+            defended(*inputs)  # finds kept parts in the memory of the defended one, which a graph cannot
     content = _checked(_graph(defended, inputs, dynamic_batch), _output_names(defended))
     _write(path, content)
     return path
@@ -117,19 +125,31 @@ def _checked(model: Any, expected: list[str]) -> bytes:
         raise DefenseError(
             f"the graph would answer {', '.join(found)}; the defense lets out {', '.join(expected)} alone."
         )
+    if any(output.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for output in model.graph.output):
+        raise DefenseError(_NO_BFLOAT16)
+    _forget(model)
     content: bytes = model.SerializeToString()
     return content
 
 
+def _forget(message: Any) -> None:
+    """Clears what the exporter notes for its own debugging: stack traces with source lines and paths, class names."""
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for one in value if isinstance(value, Sequence) else (value,):
+                _forget(one)
+
+
 def _write(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:  # as readable as the umask says
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -22,7 +22,7 @@ class Labeling(Defense):
     Args:
         network: a trained network, or a defense around one that still answers scores.
         part: what of the network's output to defend: a key, field or position, or a :class:`Part`; the rest is dropped.
-        keep: parts that are answered as they are, next to the defended one.
+        keep: parts that are answered as they are, next to the defended one, of which they must hold nothing.
 
     Raises:
         ArgumentError: an argument is outside of what is allowed.

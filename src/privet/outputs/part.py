@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privet.errors import ArgumentError, DefenseError
 
-__all__ = ["Part", "as_part"]
+__all__ = ["Part", "as_part", "member"]
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,18 @@ class Part:
         Raises:
             DefenseError: the output has no such part, or it is no tensor.
         """
-        member = output if self.name is None else _member(output, self.name)
-        if not isinstance(member, Tensor):
-            where = "the network's output" if self.name is None else f"its part {self.name!r}"
-            raise DefenseError(
-                f"{where} is {_describe(member)}, not a tensor; name the part to defend, as in part='logits' or part=0."
-            )
-        index = [slice(None)] * member.ndim
+        whole = member(self, output)
+        index = [slice(None)] * whole.ndim
         taken = set()
         for axis, along in self.slices.items():
-            if not -member.ndim <= axis < member.ndim or axis % member.ndim in taken:
+            if not -whole.ndim <= axis < whole.ndim or axis % whole.ndim in taken:
                 raise DefenseError(
-                    f"the part slices axis {axis} of an output of shape {tuple(member.shape)}; "
-                    f"give each axis from {-member.ndim} to {member.ndim - 1} once."
+                    f"the part slices axis {axis} of an output of shape {tuple(whole.shape)}; "
+                    f"give each axis from {-whole.ndim} to {whole.ndim - 1} once."
                 )
-            taken.add(axis % member.ndim)
+            taken.add(axis % whole.ndim)
             index[axis] = along
-        return member[tuple(index)]
+        return whole[tuple(index)]
 
 
 def as_part(argument: str, value: Part | str | int | None) -> Part:
@@ -91,6 +86,17 @@ def as_part(argument: str, value: Part | str | int | None) -> Part:
         raise ArgumentError(
             argument, value, "a Part, a key or field (str), a position (int) or None for the whole output"
         ) from None
+
+
+def member(part: Part, output: Any) -> Tensor:
+    """The tensor that ``part`` names, with nothing sliced."""
+    found = output if part.name is None else _member(output, part.name)
+    if not isinstance(found, Tensor):
+        where = "the network's output" if part.name is None else f"its part {part.name!r}"
+        raise DefenseError(
+            f"{where} is {_describe(found)}, not a tensor; name the part to defend, as in part='logits' or part=0."
+        )
+    return found
 
 
 def _member(output: Any, name: str | int) -> Any:

@@ -27,7 +27,7 @@ class Rounding(Defense):
         softmax: the network answers logits, and their softmax is rounded; False: its answers are rounded as they are.
             Around another defense it has no effect, for the innermost one decides.
         part: what of the network's output to defend: a key, field or position, or a :class:`Part`; the rest is dropped.
-        keep: parts that are answered as they are, next to the defended one.
+        keep: parts that are answered as they are, next to the defended one, of which they must hold nothing.
 
     Raises:
         ArgumentError: an argument is outside of what is allowed.
