@@ -7,8 +7,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -343,9 +345,13 @@ def test_a_file_larger_than_a_ledger_may_be_is_refused_unread(path: Path) -> Non
             use(path)
 
 
-def test_a_failed_creation_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("fails", [stat.S_ISREG, stat.S_ISDIR])
+def test_a_failed_creation_leaves_no_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]
+) -> None:
+    def full(descriptor: int) -> None:  # a creation syncs the file and its folder
+        if fails(os.fstat(descriptor).st_mode):
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LedgerError, match="No space left"):

@@ -175,7 +175,11 @@ BAD_BODIES = [
     b'{"kind":"run","run":7,"plan":"p","description":""}',
     b'{"kind":[],"run":1}',
     b'{"kind":"torn","length":1,"sha256":"' + b"0" * 64 + b'"}',
-    b'{"kind": "confirm","run":1,"step":1}',
+    b'{"description":"","kind": "run","plan":"p","run":2}',
+    b'{"kind":"run","description":"","plan":"p","run":2}',
+    b'{"description":"","kind":"run","plan":"p","plan":"p","run":2}',
+    b'{"events":[{"count":1,"kind":"gaussian","noise_multiplier":1.0,"sampling":{"kind":"none"},"version":1}],'
+    b'"kind":"reserve","run":1,"step":4}',
     b'{"kind":"unheard of"}',
     b"[" * 100_000,
     b'{"events":' + b"[" * 400 + b"]" * 400 + b',"kind":"reserve","run":1,"step":0}',
@@ -187,6 +191,11 @@ BAD_BODIES = [
     b'{"description":"\\ud800","kind":"run","plan":"p","run":3}',
     b'{"description":"","kind":"run","plan":"\\u001b[2J","run":3}',
 ]
+
+
+def test_the_records_around_the_bad_ones_are_good() -> None:
+    good = b'{"description":"","kind":"run","plan":"p","run":2}'
+    assert len(read_history(chained(*bodies()[:2], good), "x")[0].runs) == 2
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=range(len(BAD_BODIES)))

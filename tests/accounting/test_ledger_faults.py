@@ -255,6 +255,41 @@ def test_after_a_failed_write_nothing_more_is_written(call: str) -> None:
     assert disk.size() == size
 
 
+def test_a_reservation_that_may_or_may_not_be_on_the_disk_counts() -> None:
+    disk = Disk()
+    ledger = new(disk)
+    run = ledger.begin_run("plan")
+    run.reserve(Event(1.0, Poisson(0.1), count=9))
+    disk.sync_fails_at = disk.operations + 2
+    with pytest.raises(LedgerError):
+        run.reserve(event(0))
+    assert counted(ledger.events())[1.0] == 10 == counted(Ledger.open_in(disk).events())[1.0]
+
+
+def test_a_release_that_may_or_may_not_be_on_the_disk_does_not_count() -> None:
+    disk = Disk()
+    ledger = new(disk)
+    run = ledger.begin_run("plan")
+    run.reserve(Event(1.0, Poisson(0.1), count=9))
+    disk.room = disk.size() + 10
+    with pytest.raises(LedgerError):
+        run.release(4)
+    disk.room = 1 << 30
+    assert counted(ledger.events())[1.0] == 9 == counted(Ledger.open_in(disk, accept_torn_tail=True).events())[1.0]
+
+
+def test_what_a_killed_process_wrote_and_did_not_sync_is_on_the_disk_once_the_ledger_is_open() -> None:
+    disk = Disk()
+    ledger = new(disk)
+    run = ledger.begin_run("plan")
+    disk.lose_power_at = disk.operations + 1  # here the process alone is lost, between write and sync
+    with pytest.raises(PowerLossError):
+        run.reserve(event(0))
+    assert disk.durable != disk.seen
+    head = Ledger.open_in(disk).head
+    assert Ledger.open_in(disk.after_power_loss(), expect_head=head).contents().reserved == 1
+
+
 def test_an_interrupt_inside_a_write_leaves_a_ledger_that_refuses_and_a_file_that_opens() -> None:
     class Interrupted(Disk):
         def sync(self) -> None:
