@@ -12,9 +12,22 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from privet import attacks, data, errors, models, output_form, outputs, report, statistics, training
+    from privet import (
+        accounting,
+        attacks,
+        data,
+        errors,
+        models,
+        output_form,
+        outputs,
+        report,
+        schedules,
+        statistics,
+        training,
+    )
 
 __all__ = [
+    "accounting",
     "attacks",
     "data",
     "errors",
@@ -22,6 +35,7 @@ __all__ = [
     "output_form",
     "outputs",
     "report",
+    "schedules",
     "statistics",
     "training",
 ]

@@ -12,6 +12,13 @@
     ├── DefenseError                          an output defense cannot do what was asked
     │   ├── TrainingRefusedError              a defended network cannot be trained
     │   └── NonFiniteOutputError              the network answered NaN or infinity
+    ├── AccountingError                       no accountant can answer what was asked
+    │   └── UnsupportedEventError             an event, or a field of one, of a kind that is not known
+    ├── LedgerError                           a ledger cannot be used as it is
+    │   ├── LedgerBusyError                   another process holds it
+    │   ├── LedgerCorruptError                its records do not fit together
+    │   └── LedgerMismatchError               it belongs to another plan, or is older than the checkpoint
+    ├── BudgetExceededError                   the next step would overspend
     ├── SampleTooSmallError                   too few records for a statement that holds
     └── MissingExtraError (ImportError)       an optional part of privet is not installed
 
@@ -23,18 +30,25 @@ from __future__ import annotations
 from pathlib import Path
 
 __all__ = [
+    "AccountingError",
     "ArgumentError",
+    "BudgetExceededError",
     "CheckpointError",
     "DataError",
     "DefenseError",
     "DivergedError",
     "FileFormatError",
     "LabelError",
+    "LedgerBusyError",
+    "LedgerCorruptError",
+    "LedgerError",
+    "LedgerMismatchError",
     "MissingExtraError",
     "NonFiniteOutputError",
     "PrivetError",
     "SampleTooSmallError",
     "TrainingRefusedError",
+    "UnsupportedEventError",
 ]
 
 
@@ -117,6 +131,34 @@ class TrainingRefusedError(DefenseError):
 
 class NonFiniteOutputError(DefenseError):
     """The network answered NaN or infinity, which no defense may pass on."""
+
+
+class AccountingError(PrivetError):
+    """No accountant can answer what was asked."""
+
+
+class UnsupportedEventError(AccountingError):
+    """An event, or a field of one, of a kind that is not known."""
+
+
+class LedgerError(PrivetError):
+    """A ledger cannot be used as it is; nothing was written and nothing is lost."""
+
+
+class LedgerBusyError(LedgerError):
+    """Another process holds the ledger."""
+
+
+class LedgerCorruptError(LedgerError):
+    """The records of a ledger do not fit together."""
+
+
+class LedgerMismatchError(LedgerError):
+    """A ledger belongs to another plan, or is older than the checkpoint that names it."""
+
+
+class BudgetExceededError(PrivetError):
+    """The next step would spend more than the budget."""
 
 
 class SampleTooSmallError(PrivetError):

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from privet import __version__
+from privet.cli.budget import budget
+from privet.cli.ledger import ledger_app
 from privet.errors import PrivetError
 
 __all__ = ["app", "main"]
@@ -48,6 +50,10 @@ def demo(
     from privet.cli.tour import walk
 
     walk(output, seed)
+
+
+app.command()(budget)
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
