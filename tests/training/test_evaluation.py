@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from privet.errors import ArgumentError
+from privet.errors import ArgumentError, DataError, DivergedError, NonFiniteOutputError
+from privet.models import LinearNet
+from privet.outputs import Labeling, Rounding, TopK
 from privet.training import evaluate, predict
 
 MODEL = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 4), nn.BatchNorm1d(4)).double()
@@ -53,3 +57,58 @@ def test_batch_sizes_are_checked(batch_size: int) -> None:
         predict(nn.Linear(5, 4), torch.zeros(2, 5), batch_size)
     with pytest.raises(ArgumentError, match="batch_size"):
         evaluate(nn.Linear(5, 4), (torch.zeros(2, 5), torch.tensor([0, 1])), batch_size=batch_size)
+
+
+INPUTS, LABELS = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+def test_a_defended_network_is_evaluated_as_it_is_served() -> None:
+    model = LinearNet(5, 4, seed=1).eval()
+    served = Rounding(model, 2)
+    expected = served(INPUTS)
+    torch.testing.assert_close(predict(served, INPUTS, 4), expected, rtol=0, atol=0)
+    found = evaluate(served, (INPUTS, LABELS), batch_size=4)
+    assert found.accuracy == (expected.argmax(1) == LABELS).sum().item() / 6
+    assert not served.training
+
+
+@pytest.mark.parametrize("defend", [Labeling, lambda net: TopK(net, 2)])
+def test_answers_without_a_score_for_each_class_are_one_clear_error(defend: Callable[[nn.Module], nn.Module]) -> None:
+    model = LinearNet(5, 4, seed=1).eval()
+    with pytest.raises(DataError, match=r"one score for each class.*origin_network"):
+        evaluate(defend(model), (INPUTS, LABELS))
+
+
+def test_predict_gives_one_tensor_or_says_why_not() -> None:
+    model = LinearNet(5, 4, seed=1).eval()
+    assert predict(Labeling(model), INPUTS, 4).shape == (6,)
+    with pytest.raises(DataError, match="one tensor"):
+        predict(TopK(model, 2), INPUTS)
+    with pytest.raises(ArgumentError, match=r"inputs = 'ndarray' .* torch.from_numpy"):
+        predict(model, INPUTS.numpy())  # type: ignore[arg-type]
+
+
+class At(nn.Module):
+    """Answers ``value`` to the example whose first number is 99."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.where(inputs[:, :1] != 99, self.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_answers_that_are_not_finite_have_no_accuracy(value: float) -> None:
+    inputs = INPUTS.clone()
+    inputs[4, 0] = 99
+    with pytest.raises(DivergedError, match="NaN or infinity to the example at index 4"):
+        evaluate(At(value), (inputs, LABELS), batch_size=3)
+    with pytest.raises(NonFiniteOutputError):
+        evaluate(Rounding(At(value).eval(), 2), (inputs, LABELS), batch_size=3)
+
+
+def test_a_loss_that_is_not_finite_is_no_evaluation() -> None:
+    with pytest.raises(DivergedError, match="loss is nan"):
+        evaluate(nn.Identity(), (INPUTS, LABELS), loss=lambda outputs, labels: outputs.mean() * float("nan"))

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import math
+import operator
 from pathlib import Path
 
+import numpy as np
+from torch import Tensor
 from torch.optim import Optimizer
 
 from privet.atomic_file import check_destination
 from privet.errors import ArgumentError, CheckpointError
-from privet.models.checks import check_count
 from privet.models.initialisation import check_seed
 
-__all__ = ["check_arguments", "check_checkpoint"]
+__all__ = ["as_count", "check_arguments", "check_checkpoint"]
+
+
+def as_count(name: str, value: object, least: int = 1) -> int:
+    """Return ``value`` as an integer, or refuse it unless it is one of at least ``least``.
+
+    Args:
+        name: the argument, as the caller wrote it.
+        value: an integer of Python or NumPy; no truth value.
+        least: the smallest integer allowed.
+
+    Returns:
+        The same as an ``int``.
+
+    Raises:
+        ArgumentError: it is not.
+
+    Example:
+        >>> import numpy as np
+        >>> as_count("epochs", np.int64(3))
+        3
+    """
+    try:
+        if isinstance(value, bool | Tensor):  # operator.index takes True, and tensors that hold it, for 1
+            raise TypeError
+        count = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = least - 1
+    if count < least:
+        raise ArgumentError(name, value, f"an integer of at least {least}")
+    return count
 
 
 def check_arguments(
@@ -23,7 +55,7 @@ def check_arguments(
     optimizer: object,
     validation: object,
     patience: int | None,
-) -> None:
+) -> tuple[int, int, int, int | None]:
     """Refuse what ``fit`` cannot use, each with the meaning it has there.
 
     Args:
@@ -35,6 +67,9 @@ def check_arguments(
         validation: ``None`` for no validation.
         patience: at least 1 and with validation only, or ``None``.
 
+    Returns:
+        ``epochs``, ``batch_size``, ``seed`` and ``patience`` as integers of Python.
+
     Raises:
         ArgumentError: an argument is outside what is allowed.
 
@@ -43,8 +78,9 @@ def check_arguments(
         Traceback (most recent call last):
         privet.errors.ArgumentError: epochs = 0 is not allowed; give an integer of at least 1.
     """
-    check_count("epochs", epochs)
-    check_count("batch_size", batch_size)
+    epochs, batch_size = as_count("epochs", epochs), as_count("batch_size", batch_size)
+    given: object = seed
+    seed = int(given) if isinstance(given, np.integer) else seed
     check_seed(seed)
     if learning_rate is not None:
         number = isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool)
@@ -56,9 +92,10 @@ def check_arguments(
         allowed = "a function from parameters to an optimizer, such as lambda p: torch.optim.SGD(p, lr=0.1)"
         raise ArgumentError("optimizer", type(optimizer).__name__, allowed)
     if patience is not None:
-        check_count("patience", patience)
+        patience = as_count("patience", patience)
         if validation is None:
             raise ArgumentError("patience", patience, "None without validation", "Give validation examples.")
+    return epochs, batch_size, seed, patience
 
 
 def check_checkpoint(checkpoint: str | Path | None, resume: bool) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privet.errors import ArgumentError, DataError, PrivetError
-from privet.models.checks import check_count
+from privet.errors import ArgumentError, DataError, DivergedError, PrivetError
+from privet.training.arguments import as_count
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
 
 __all__ = ["Evaluation", "count_classes", "device_of", "evaluate", "evaluate_source", "mode_kept", "predict"]
@@ -52,12 +53,13 @@ def evaluate(
         ArgumentError: an argument is outside what is allowed.
         DataError: the examples cannot be used, or the model refuses them.
         LabelError: a label is not one of the model's classes.
+        DivergedError: the model answers NaN or infinity, or the loss is not finite.
 
     Example:
         >>> evaluate(nn.Identity(), (torch.eye(3), torch.tensor([0, 1, 0]))).accuracy
         0.6666666666666666
     """
-    check_count("batch_size", batch_size)
+    batch_size = as_count("batch_size", batch_size)
     source = read_examples("examples", examples)
     with mode_kept(model):
         check_labels("examples", source.labels, count_classes(model, source))
@@ -77,19 +79,23 @@ def predict(model: nn.Module, inputs: Tensor, batch_size: int = 1024) -> Tensor:
 
     Raises:
         ArgumentError: an argument is outside what is allowed.
+        DataError: the model answers something other than one tensor.
 
     Example:
         >>> predict(nn.Linear(4, 2), torch.zeros(5, 4), batch_size=2).shape
         torch.Size([5, 2])
     """
-    check_count("batch_size", batch_size)
+    batch_size = as_count("batch_size", batch_size)
+    if not isinstance(inputs, Tensor):
+        raise ArgumentError("inputs", type(inputs).__name__, "a tensor (N, ...)", "Arrays: torch.from_numpy(inputs).")
     if inputs.dim() < 1:
         raise ArgumentError("inputs.shape", tuple(inputs.shape), "(N, ...)")
     device = device_of(model)
     with mode_kept(model), torch.no_grad():
         model.eval()
         starts = range(0, max(len(inputs), 1), batch_size)
-        return torch.cat([model(inputs[i : i + batch_size].to(device)).to(inputs.device) for i in starts])
+        answers = (model(inputs[start : start + batch_size].to(device)) for start in starts)
+        return torch.cat([_one_tensor(answer).to(inputs.device) for answer in answers])
 
 
 def evaluate_source(model: nn.Module, source: Source, batch_size: int, loss: Loss) -> Evaluation:
@@ -104,6 +110,9 @@ def evaluate_source(model: nn.Module, source: Source, batch_size: int, loss: Los
     Returns:
         Accuracy, loss and the number of examples.
 
+    Raises:
+        DivergedError: the model answers NaN or infinity, or the loss is not finite.
+
     Example:
         >>> source = read_examples("examples", (torch.eye(3), torch.tensor([0, 1, 2])))
         >>> evaluate_source(nn.Identity(), source, 2, functional.cross_entropy).accuracy
@@ -117,7 +126,11 @@ def evaluate_source(model: nn.Module, source: Source, batch_size: int, loss: Los
             batch = slice(start, start + batch_size)
             labels = source.labels[batch].to(device)  # (B,)
             outputs = model(source.take(batch).to(device))  # (B, classes)
-            total += float(loss(outputs, labels)) * len(labels)
+            _refuse_not_finite(outputs, start)
+            value = float(loss(outputs, labels))
+            if not math.isfinite(value):
+                raise DivergedError(f"The loss is {value} over the examples from index {start}; it must be finite.")
+            total += value * len(labels)
             correct += int((outputs.argmax(1) == labels).sum())
     return Evaluation(accuracy=correct / len(source), loss=total / len(source), n=len(source))
 
@@ -149,9 +162,13 @@ def count_classes(model: nn.Module, source: Source) -> int:
         except Exception as error:
             shown = f"a batch of shape {tuple(inputs.shape)} of {inputs.dtype}"
             raise DataError(f"The model refuses {shown}: {error}") from error
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != 1:
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise DataError(f"The model answers {shape} to one example; it must answer a tensor (1, classes).")
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != 1 or not outputs.is_floating_point():
+        given = f"a tensor {tuple(outputs.shape)} of {outputs.dtype}" if isinstance(outputs, Tensor) else None
+        raise DataError(
+            f"The model answers {given or type(outputs).__name__} to one example; it must answer one score for each "
+            "class, a floating tensor (1, classes). A defense that lets out labels or the top k alone has no such "
+            "scores: use its origin_network()."
+        )
     return outputs.shape[1]
 
 
@@ -168,8 +185,24 @@ def device_of(model: nn.Module) -> torch.device:
         >>> device_of(nn.Linear(1, 1))
         device(type='cpu')
     """
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+    first = next(model.named_parameters(), None)  # a defended network refuses parameters(), which are for training
+    return torch.device("cpu") if first is None else first[1].device
+
+
+def _one_tensor(answer: object) -> Tensor:
+    if not isinstance(answer, Tensor):
+        raise DataError(f"The model answers {type(answer).__name__}; it must answer one tensor (B, ...). "
+                        "A defense that lets out the top k alone is called directly, model(inputs).")  # fmt: skip
+    return answer
+
+
+def _refuse_not_finite(outputs: Tensor, start: int) -> None:
+    if not bool(torch.isfinite(outputs).all()):
+        first = int((~torch.isfinite(outputs)).reshape(len(outputs), -1).any(1).nonzero()[0])
+        raise DivergedError(
+            f"The model answers NaN or infinity to the example at index {start + first}; accuracy and loss would "
+            "mean nothing. Look at its weights: training may have diverged."
+        )
 
 
 @contextmanager
