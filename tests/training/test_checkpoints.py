@@ -111,8 +111,13 @@ def test_more_epochs_continue_and_fewer_are_refused(tmp_path: Path) -> None:
     assert not same(weights(model), weights(straight))
     run(model, epochs=4, checkpoint=tmp_path / "run", resume=True)
     assert same(weights(model), weights(straight))
+    other = net(dropout=0.3)
+    nn.init.zeros_(other[3].classifier.fc1.weight)  # type: ignore[index, union-attr, arg-type]
+    untouched, generator = weights(other), torch.get_rng_state()
     with pytest.raises(CheckpointError, match="4 epochs are done"):
-        run(model, epochs=3, checkpoint=tmp_path / "run", resume=True)
+        run(other, epochs=3, checkpoint=tmp_path / "run", resume=True)
+    assert same(weights(other), untouched)
+    assert torch.equal(generator, torch.get_rng_state())
 
 
 def test_the_best_weights_survive_a_resume(tmp_path: Path) -> None:
@@ -320,6 +325,43 @@ def test_what_does_not_fit_is_refused_before_anything_changes(tmp_path: Path) ->
         load_checkpoint(tmp_path / "run", other, optimizer)
     assert same(weights(other), before)
     assert optimizer.param_groups[0]["lr"] == 0.2
+
+
+MISFITS: dict[str, Callable[[dict[Any, Any]], Any]] = {
+    "another shape": lambda state: state[0].update(exp_avg=torch.zeros(3)),
+    "broadcastable": lambda state: state[1].update(exp_avg_sq=torch.zeros(1)),
+    "a row of steps": lambda state: state[0].update(step=torch.zeros(2)),
+    "no such parameter": lambda state: state.update({99: state[0]}),
+    "no mapping": lambda state: state.update({0: torch.zeros(1)}),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_an_optimizer_state_of_other_shapes_is_refused_before_anything_changes(tmp_path: Path, name: str) -> None:
+    run(net(), epochs=1, checkpoint=tmp_path / "run")
+    snapshot = read_snapshot(tmp_path / "run")
+    MISFITS[name](snapshot.optimizer["state"])
+    write_snapshot(tmp_path / "run", snapshot)
+    model = net()
+    untouched = weights(model)
+    with pytest.raises(CheckpointError, match=r"belongs to another optimizer: .*parameter (0|1|99) "):
+        run(model, checkpoint=tmp_path / "run", resume=True)
+    assert same(weights(model), untouched)
+
+
+EVERY: dict[str, Callable[..., Optimizer]] = {
+    name: getattr(torch.optim, name)
+    for name in ("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop")
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_state_of_every_optimizer_of_torch_fits_itself(tmp_path: Path, name: str) -> None:
+    straight, resumed = net(), net()
+    run(straight, epochs=2, optimizer=EVERY[name])
+    run(resumed, epochs=1, optimizer=EVERY[name], checkpoint=tmp_path / "run")
+    run(resumed, epochs=2, optimizer=EVERY[name], checkpoint=tmp_path / "run", resume=True)
+    assert same(weights(resumed), weights(straight))
 
 
 def test_a_state_that_cannot_be_kept_is_refused_before_training(tmp_path: Path) -> None:

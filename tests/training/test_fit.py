@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.progress import Progress
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
-from privet.errors import ArgumentError, DataError, DivergedError, LabelError
+from privet.errors import ArgumentError, DataError, DivergedError, LabelError, TrainingRefusedError
 from privet.models import MLP, LinearNet
+from privet.outputs import Labeling, Rounding, TopK
 from privet.training import EpochRecord, evaluate, fit
 
 
@@ -121,7 +124,24 @@ def test_every_example_once_an_epoch_in_an_order_that_changes() -> None:
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("form", [lambda e: Held(*e), lambda e: TensorDataset(*e), Pairs, list, lambda e: [*Pairs(e)]])
+FORMS: list[Callable[[tuple[Tensor, Tensor]], Any]] = [
+    lambda e: Held(*e),
+    lambda e: TensorDataset(*e),
+    Pairs,
+    list,
+    lambda e: [*Pairs(e)],
+    lambda e: (e[0].numpy(), e[1].numpy()),
+    lambda e: (read_only(e[0].flip(0).numpy())[::-1], e[1]),
+]
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_examples_trains_alike(form: Callable[[tuple[Tensor, Tensor]], Any]) -> None:
     one, other = net(), net()
     fit(one, blobs(), epochs=2, batch_size=16, seed=0)
@@ -153,7 +173,9 @@ REFUSED: dict[str, tuple[Any, type[DivergedError], str]] = {
     "none": ((torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)), DataError, "no examples"),
     "shape": ((torch.zeros(3, 5), torch.zeros(3, dtype=torch.int64)), ArgumentError, r"inputs.shape = \(1, 5\)"),
     "type": ((torch.zeros(3, 4).double(), torch.zeros(3, dtype=torch.int64)), DataError, "model refuses"),
-    "array": ((blobs()[0].numpy(), blobs()[1].numpy()), DataError, "not a pair"),
+    "array, label": ((blobs()[0].numpy(), with_label(5, 3)[1].numpy()), LabelError, "label 3 at index 5"),
+    "array, text": ((np.array(["a"]), np.array([0])), ArgumentError, "array of <U1"),
+    "array, other order": ((np.zeros((2, 4), ">f4"), np.array([0, 1])), ArgumentError, "array of >f4"),
     "data set, too large": (Pairs(with_label(5, 3)), LabelError, "label 3 at index 5"),
     "data set, nan": (Pairs(with_input(float("nan"))), DataError, "input 7 "),
     "data set, float": ([(torch.zeros(4), 1.0)], LabelError, "label 1.0 at index 0"),
@@ -190,6 +212,10 @@ def test_bad_examples_are_refused_before_anything_changes(name: str) -> None:
         {"learning_rate": 0.1, "optimizer": sgd},
         {"optimizer": sgd([nn.Parameter(torch.zeros(1))])},
         {"optimizer": lambda parameters: None},
+        {"epochs": np.True_},
+        {"epochs": torch.tensor(True)},
+        {"batch_size": np.int64(0)},
+        {"batch_size": np.float64(2.0)},
         {"patience": 2},
         {"patience": 0, "validation": blobs()},
         {"resume": True},
@@ -314,3 +340,72 @@ def test_a_bar_of_ones_own_is_filled() -> None:
         fit(net(), blobs(), epochs=2, batch_size=16, seed=0, progress=bar)
         assert [(task.completed, task.total) for task in bar.tasks] == [(8, 8)]
         assert bar.tasks[0].description.startswith("epoch 2/2 loss ")
+
+
+def test_integers_of_numpy_are_integers(tmp_path: Path) -> None:
+    one, other = net(), net()
+    fit(one, blobs(), epochs=2, batch_size=16, seed=3, validation=blobs(), patience=2)
+    given = {"epochs": np.int64(2), "batch_size": np.uint8(16), "seed": np.uint64(3), "patience": np.int32(2)}
+    fit(other, blobs(), validation=blobs(), checkpoint=tmp_path / "run", **given)  # type: ignore[arg-type]
+    assert same(weights(one), weights(other))
+    assert evaluate(one, blobs(), batch_size=np.int16(7)) == evaluate(one, blobs(), batch_size=7)  # type: ignore[arg-type]
+
+
+def test_an_optimizer_that_needs_a_closure_is_refused_before_the_first_step() -> None:
+    model = net()
+    before = weights(model)
+    with pytest.raises(
+        ArgumentError, match=r"optimizer = 'LBFGS' is not allowed; give one whose step needs no closure"
+    ):
+        fit(model, blobs(), epochs=1, batch_size=16, seed=0, optimizer=lambda p: torch.optim.LBFGS(p))
+    assert same(weights(model), before)
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(49, 16), (17, 16), (1, 16), (5, 1)])
+def test_one_example_alone_is_refused_before_the_start_where_a_layer_needs_more(n: int, batch_size: int) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    before = weights(model)
+    with pytest.raises(ArgumentError, match=rf"batch_size = {batch_size} .* The layer '1' \(BatchNorm1d\)"):
+        fit(model, blobs(n), epochs=1, batch_size=batch_size, seed=0)
+    assert same(weights(model), before)
+    fit(model[:1], blobs(n), epochs=1, batch_size=batch_size, seed=0)
+
+
+class Frozen(nn.BatchNorm1d):
+    def train(self, mode: bool = True) -> Frozen:
+        return super().train(False)
+
+
+@pytest.mark.parametrize("model", [
+    nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 3)),
+    nn.Sequential(nn.Linear(4, 3), Frozen(3)),
+])  # fmt: skip
+def test_one_example_alone_is_taken_where_it_is_enough(model: nn.Module) -> None:
+    assert len(fit(model, blobs(17), epochs=1, batch_size=16, seed=0).history) == 1
+
+
+@pytest.mark.parametrize("defend", [lambda net: Rounding(net, 2), Labeling, lambda net: TopK(net, 1)])
+def test_a_defended_network_is_refused_and_named_so(defend: Callable[[nn.Module], nn.Module]) -> None:
+    model = net().eval()
+    before = weights(model)
+    with pytest.raises(TrainingRefusedError, match="origin_network"):
+        fit(defend(model), blobs(), epochs=1, batch_size=16, seed=0)
+    assert same(weights(model), before)
+
+
+class Spoilt(nn.Module):
+    """Answers NaN in evaluation alone, from the second epoch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.steps = LinearNet(4, 3, seed=1), 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.steps += self.training
+        outputs: Tensor = self.inner(inputs)
+        return outputs if self.training or self.steps < 8 else outputs * float("nan")
+
+
+def test_validation_answers_that_are_not_finite_stop_the_epoch() -> None:
+    with pytest.raises(DivergedError, match="validation output or loss is NaN or infinite at epoch 2"):
+        fit(Spoilt(), blobs(), validation=blobs(), epochs=3, batch_size=16, seed=0)

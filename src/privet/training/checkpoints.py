@@ -10,15 +10,16 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from privet.errors import ArgumentError, CheckpointError
+from privet.errors import CheckpointError
 from privet.training.callbacks import Stateful
 from privet.training.evaluation import device_of
+from privet.training.optimizer_state import optimizer_layout, state_misfits
 from privet.training.randomness import global_states, set_global_states
 from privet.training.records import EpochRecord
 from privet.training.snapshots import Snapshot, read_snapshot, write_snapshot
 from privet.training.weights import describe_tensor, state_of
 
-__all__ = ["differences", "load_checkpoint", "save_checkpoint"]
+__all__ = ["differences", "load_checkpoint", "put_back", "save_checkpoint"]
 
 _GENERATOR = "generator"
 
@@ -116,19 +117,47 @@ def load_checkpoint(
         privet.errors.CheckpointError: nowhere.safetensors: there is no such file.
     """
     snapshot = read_snapshot(path)
+    put_back(
+        path,
+        snapshot,
+        model,
+        optimizer,
+        scheduler=scheduler,
+        generator=generator,
+        callbacks=callbacks,
+        configuration=configuration,
+    )
+    return snapshot
+
+
+def put_back(
+    path: str | Path,
+    snapshot: Snapshot,
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    scheduler: LRScheduler | None,
+    generator: Generator | None,
+    callbacks: Sequence[Stateful],
+    configuration: Mapping[str, Any] | None,
+) -> None:
+    """Put what a file held back into live objects, as ``load_checkpoint`` does.
+
+    Args:
+        path: the file it was read from, for the message.
+        snapshot: what it held.
+        model: takes the weights.
+        optimizer: takes state and hyper-parameters.
+        scheduler: takes its state.
+        generator: takes its state.
+        callbacks: take their states.
+        configuration: refused unless equal to the one saved; ``None`` does not compare.
+
+    Raises:
+        CheckpointError: it belongs to another run; says what differs.
+    """
+    _check_fit(path, snapshot, model, optimizer, scheduler, generator, callbacks, configuration)
     device = device_of(model)
-    here = {name: describe_tensor(tensor) for name, tensor in state_of(model).items()}
-    for part, state in (("model", snapshot.model), ("best", snapshot.best)):
-        if state is not None:
-            _refuse(path, part, differences({name: describe_tensor(tensor) for name, tensor in state.items()}, here))
-    if configuration is not None:
-        _refuse(path, "run", differences(snapshot.configuration, configuration))
-    keys = {"scheduler": sorted(snapshot.scheduler or ())}
-    _refuse(path, "run", differences(keys, {"scheduler": sorted(scheduler.state_dict() if scheduler else ())}))
-    states = {f"torch_{name}" for name in global_states(device)} | ({_GENERATOR} if generator is not None else set())
-    found = {"random_states": sorted(snapshot.random_states), "callbacks": len(snapshot.callbacks)}
-    _refuse(path, "run", differences(found, {"random_states": sorted(states), "callbacks": len(callbacks)}))
-    _refuse(path, "optimizer", differences(_layout(snapshot.optimizer), _layout(optimizer.state_dict())))
     try:
         model.load_state_dict(snapshot.model)
         optimizer.load_state_dict(dict(snapshot.optimizer))
@@ -142,7 +171,37 @@ def load_checkpoint(
         set_global_states({name.removeprefix("torch_"): state for name, state in torch_states}, device)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its states do not fit: {error}") from error
-    return snapshot
+
+
+def _check_fit(
+    path: str | Path,
+    snapshot: Snapshot,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    generator: Generator | None,
+    callbacks: Sequence[Stateful],
+    configuration: Mapping[str, Any] | None,
+) -> None:
+    here = {name: describe_tensor(tensor) for name, tensor in state_of(model).items()}
+    for part, state in (("model", snapshot.model), ("best", snapshot.best)):
+        if state is not None:
+            _refuse(path, part, differences({name: describe_tensor(tensor) for name, tensor in state.items()}, here))
+    if configuration is not None:
+        _refuse(path, "run", differences(snapshot.configuration, configuration))
+    keys = {"scheduler": sorted(snapshot.scheduler or ())}
+    _refuse(path, "run", differences(keys, {"scheduler": sorted(scheduler.state_dict() if scheduler else ())}))
+    states = {f"torch_{name}" for name in global_states(device_of(model))} | (
+        {_GENERATOR} if generator is not None else set()
+    )
+    found = {"random_states": sorted(snapshot.random_states), "callbacks": len(snapshot.callbacks)}
+    _refuse(path, "run", differences(found, {"random_states": sorted(states), "callbacks": len(callbacks)}))
+    _refuse(
+        path,
+        "optimizer",
+        differences(optimizer_layout(snapshot.optimizer), optimizer_layout(optimizer.state_dict()))
+        or state_misfits(snapshot.optimizer, optimizer),
+    )
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -173,15 +232,6 @@ def _refuse(path: str | Path, part: str, found: list[str]) -> None:
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         raise CheckpointError(f"{path} belongs to another {part}: {'; '.join(found[:4])}{more}.")
-
-
-def _layout(state: Mapping[str, Any]) -> dict[str, Any]:
-    groups = state.get("param_groups")
-    if not isinstance(groups, list) or not all(isinstance(group, Mapping) for group in groups):
-        raise ArgumentError("optimizer", type(state).__name__, "an optimizer with param_groups")
-    return {
-        f"group{i}": {"settings": sorted(group), "parameters": len(group["params"])} for i, group in enumerate(groups)
-    }
 
 
 def _short(value: object) -> str:

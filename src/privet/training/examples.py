@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
@@ -32,7 +34,13 @@ class TensorExamples(Protocol):
         """All labels (N,), integers."""
 
 
-AnyExamples = TensorExamples | tuple[Tensor, Tensor] | Sequence[tuple[Tensor, int]] | Dataset[Any]
+AnyExamples = (
+    TensorExamples
+    | tuple[Tensor, Tensor]
+    | tuple[NDArray[Any], NDArray[Any]]
+    | Sequence[tuple[Tensor, int]]
+    | Dataset[Any]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +66,8 @@ def read_examples(name: str, examples: AnyExamples) -> Source:
 
     Args:
         name: the argument, as the caller wrote it.
-        examples: inputs (N, ...) and labels (N,) as a pair or as attributes, or a map-style data set of
-            (input, label). A data set is read through once here, and anew in every epoch.
+        examples: inputs (N, ...) and labels (N,), tensors or arrays, as a pair or as attributes, or a map-style
+            data set of (input, label). A data set is read through once here, and anew in every epoch.
 
     Returns:
         The examples, checked.
@@ -77,13 +85,13 @@ def read_examples(name: str, examples: AnyExamples) -> Source:
     pair = given.tensors if isinstance(given, TensorDataset) else given
     if isinstance(given, TensorExamples):
         pair = (given.inputs, given.labels)
-    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(one, Tensor) for one in pair):
-        return _in_memory(name, *pair)
+    if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(one, Tensor | np.ndarray) for one in pair):
+        return _in_memory(name, *(_as_tensor(name, one) for one in pair))
     if not isinstance(given, TensorExamples) and _is_map_style(given):
         return _indexed(name, given)
     shown = f"an object of type {type(examples).__name__}"
-    allowed = "a pair of tensors (inputs, labels), an object with both, or a map-style data set of (tensor, int)"
-    raise ArgumentError(name, shown, allowed, "Arrays become tensors by torch.from_numpy.")
+    allowed = "a pair of tensors or arrays (inputs, labels), an object with both, or a map-style data set"
+    raise ArgumentError(name, shown, allowed, "A data set gives (tensor, int) for each index.")
 
 
 def check_labels(name: str, labels: Tensor, classes: int) -> None:
@@ -108,6 +116,17 @@ def check_labels(name: str, labels: Tensor, classes: int) -> None:
         value = int(labels[index])
         raise LabelError(f"{name}: label {value} at index {index} is not one of the model's {classes} classes, "
                          f"0 to {classes - 1}.")  # fmt: skip
+
+
+def _as_tensor(name: str, given: Tensor | NDArray[Any]) -> Tensor:
+    if isinstance(given, Tensor):
+        return given
+    try:
+        # torch takes neither backward strides nor, without a warning, arrays that cannot be written to
+        return torch.from_numpy(np.require(given, requirements=["C", "W"]))
+    except (TypeError, ValueError):
+        allowed = "arrays of numbers that torch has, in the byte order of the machine"
+        raise ArgumentError(name, f"an array of {given.dtype}", allowed) from None
 
 
 def _is_map_style(examples: object) -> bool:

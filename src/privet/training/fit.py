@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ from privet.atomic_file import remove_leftovers
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
 from privet.training.callbacks import Callback, Stateful
-from privet.training.checkpoints import load_checkpoint, save_checkpoint
+from privet.training.checkpoints import put_back, save_checkpoint
 from privet.training.configuration import describe_run
 from privet.training.evaluation import Loss, count_classes, device_of, evaluate_source, mode_kept
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
+from privet.training.lone_examples import check_last_batch
 from privet.training.progress import Show, shown
 from privet.training.randomness import isolated, streams
 from privet.training.records import EpochRecord, FitResult, best_epoch, out_of_patience
+from privet.training.snapshots import read_snapshot
 from privet.training.weights import state_of
 
 __all__ = ["fit"]
@@ -97,7 +100,10 @@ def fit(
         >>> result.history[-1].accuracy
         1.0
     """
-    check_arguments(epochs, batch_size, seed, learning_rate, optimizer, validation, patience)
+    epochs, batch_size, seed, patience = check_arguments(
+        epochs, batch_size, seed, learning_rate, optimizer, validation, patience
+    )
+    _trained(model)
     path = check_checkpoint(checkpoint, resume)
     where = device_of(model) if device is None else torch.device(device)
     model.to(where)
@@ -105,8 +111,9 @@ def fit(
     with mode_kept(model):
         with isolated(where, global_seed):
             source, validated = _read(model, examples, validation)
+            check_last_batch(model, source, batch_size)
         with isolated(where, global_seed), torch.enable_grad():
-            made = _make_optimizer(model, optimizer, learning_rate)
+            made = _make_optimizer(_trained(model), optimizer, learning_rate)
             run = _Run(
                 model=model,
                 optimizer=made,
@@ -120,9 +127,7 @@ def fit(
                 shuffle=torch.Generator().manual_seed(shuffle_seed),
                 callbacks=tuple(callbacks),
             )
-            keeper = None if path is None else _keeper(run, path, seed, resume)
-            if len(run.history) > epochs:
-                raise CheckpointError(f"{checkpoint}: {len(run.history)} epochs are done; epochs = {epochs} is fewer.")
+            keeper = None if path is None else _keeper(run, path, seed, resume, epochs)
             with shown(progress, epochs=epochs, steps=run.steps) as show:
                 while len(run.history) < epochs and not out_of_patience(run.history, patience):
                     _one_epoch(run, show)
@@ -163,9 +168,10 @@ def _one_epoch(run: _Run, show: Show) -> None:
         raise _diverged("a weight", "NaN or infinite", epoch, run.steps)
     record = EpochRecord(epoch, loss, accuracy)
     if run.validation is not None:
-        found = evaluate_source(run.model, run.validation, run.batch_size, run.loss)
-        if not math.isfinite(found.loss):
-            raise _diverged("the validation loss", found.loss, epoch, run.steps)
+        try:
+            found = evaluate_source(run.model, run.validation, run.batch_size, run.loss)
+        except DivergedError as error:
+            raise _diverged("a validation output or loss", "NaN or infinite", epoch, run.steps) from error
         record = EpochRecord(epoch, loss, accuracy, found.loss, found.accuracy)
     run.history.append(record)
     if run.patience is not None and best_epoch(run.history) == epoch:
@@ -212,7 +218,7 @@ def _diverged(what: str, value: object, epoch: int, step: int) -> DivergedError:
     return DivergedError(f"Training stopped: {what} is {value} at epoch {epoch}, step {step}. {remedy}")
 
 
-def _keeper(run: _Run, path: Path, seed: int, resume: bool) -> Callable[[], None]:
+def _keeper(run: _Run, path: Path, seed: int, resume: bool, epochs: int) -> Callable[[], None]:
     """Take up the checkpoint where there is one, and return what writes the next."""
     stateful = [callback for callback in run.callbacks if isinstance(callback, Stateful)]
     plain: dict[str, Any] = {"batch_size": run.batch_size, "seed": seed, "patience": run.patience}
@@ -230,8 +236,15 @@ def _keeper(run: _Run, path: Path, seed: int, resume: bool) -> Callable[[], None
     if resume:
         remove_leftovers(path)
     if path.exists():
-        snapshot = load_checkpoint(
+        snapshot = read_snapshot(path)
+        done = len(snapshot.history)
+        if done > epochs:
+            raise CheckpointError(
+                f"{path}: {done} epochs are done; epochs = {epochs} is fewer. Ask for {done} or more."
+            )
+        put_back(
             path,
+            snapshot,
             run.model,
             run.optimizer,
             scheduler=run.scheduler,
@@ -267,16 +280,26 @@ def _read(model: nn.Module, examples: AnyExamples, validation: AnyExamples | Non
     return source, validated
 
 
-def _make_optimizer(
-    model: nn.Module, optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None, learning_rate: float | None
-) -> Optimizer:
+def _trained(model: nn.Module) -> list[nn.Parameter]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ArgumentError("model", type(model).__name__, "a model with parameters that require gradients")
+    return parameters
+
+
+def _make_optimizer(
+    parameters: list[nn.Parameter],
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None,
+    learning_rate: float | None,
+) -> Optimizer:
     if optimizer is None:
         return torch.optim.Adam(parameters, lr=_LEARNING_RATE if learning_rate is None else learning_rate)
     made: object = optimizer(parameters)
     if not isinstance(made, Optimizer):
         allowed = "a function from parameters to an optimizer, such as lambda p: torch.optim.SGD(p, lr=0.1)"
         raise ArgumentError("optimizer", type(made).__name__, allowed)
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        remedy = f"{type(made).__name__} evaluates the loss several times a step."
+        raise ArgumentError("optimizer", type(made).__name__, "one whose step needs no closure, as SGD or Adam", remedy)
     return made
