@@ -14,10 +14,12 @@ from privet.accounting.events import (
     TruncatedPoisson,
     joint_noise,
 )
+from privet.accounting.history import LedgerContents, RunContents
 from privet.accounting.ledger import Ledger, read_ledger
 from privet.accounting.pld import PLD
 from privet.accounting.rdp import RDP
 from privet.accounting.reference import Reference
+from privet.accounting.run import Run
 from privet.accounting.zcdp import ZCDP
 
 __all__ = [
@@ -27,10 +29,13 @@ __all__ = [
     "Bound",
     "Event",
     "Ledger",
+    "LedgerContents",
     "NeighbouringRelation",
     "NoSampling",
     "Poisson",
     "Reference",
+    "Run",
+    "RunContents",
     "Sampling",
     "TruncatedPoisson",
     "calibration",

@@ -92,7 +92,7 @@ class Event:
 
     def __post_init__(self) -> None:
         z: object = self.noise_multiplier
-        if isinstance(z, bool) or not isinstance(z, int | float) or not (0.0 < z < math.inf):
+        if isinstance(z, bool) or not isinstance(z, int | float) or not (0.0 < z <= 1e300):
             raise ArgumentError("noise_multiplier", z, "a finite number above 0")
         sampling: object = self.sampling
         if not isinstance(sampling, NoSampling | Poisson | TruncatedPoisson):

@@ -124,7 +124,9 @@ def lower_atoms(points: Integers, spacing: float, noise: Floats, rate: float) ->
     masses = p_mass + gap
     masses[:, :-1] += bend / np.expm1(widths)
     masses[:, 1:] -= bend / -np.expm1(-widths)
-    masses = _convex_hull(np.where(outside, 0.0, masses), losses)
+    masses = np.where(outside, 0.0, masses)
+    _tell_nothing(masses, first >= last, losses)
+    masses = _convex_hull(masses, losses)
     none = np.zeros(noise.size)
     reverse = np.ascontiguousarray((masses * np.exp(-losses))[:, ::-1])
     return Atoms(points, masses, none), Atoms(-points[::-1], reverse, none)
@@ -160,6 +162,12 @@ def _gaps(x: Floats) -> Floats:
     return astride
 
 
+def _tell_nothing(masses: Floats, rows: NDArray[np.bool_], losses: Floats) -> None:
+    """Put all mass of these rows at loss 0, which is below every pair of distributions."""
+    masses[rows] = 0.0
+    masses[rows, int(np.flatnonzero(losses == 0.0)[0])] = 1.0
+
+
 def _convex_hull(masses: Floats, losses: Floats) -> Floats:
     """Spread each negative mass over its neighbours, keeping P and Q, until there is none.
 
@@ -179,9 +187,7 @@ def _convex_hull(masses: Floats, losses: Floats) -> Floats:
         heads = (left >= 0) & (right < losses.size)
         heads &= ~negative[row, np.maximum(left, 0)]  # of a run of negative masses, the leftmost
         if not heads.any():  # negative at an edge: no neighbour to share with
-            rows = negative.any(axis=1)
-            masses[rows] = 0.0
-            masses[rows, int(np.flatnonzero(losses == 0.0)[0])] = 1.0
+            _tell_nothing(masses, negative.any(axis=1), losses)
             continue
         row, column, left, right = row[heads], column[heads], left[heads], right[heads]
         mass = masses[row, column]
