@@ -71,6 +71,14 @@ def test_a_damaged_file_is_named(tmp_path: Path, tiny, name: str, content: bytes
     assert said in str(caught.value)
 
 
+def test_all_batches_together_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny) -> None:
+    monkeypatch.setattr("privet.data.cifar.LARGEST", 10 * 3073)
+    assert len(cifar10(tiny.write(tmp_path, tiny.cifar10()))) == 10
+    monkeypatch.setattr("privet.data.cifar.LARGEST", 10 * 3073 - 1)
+    with pytest.raises(FileFormatError, match=r"data_batch_1.bin: found more than 3,073 bytes; expected 1 to 1 records"):
+        cifar10(tmp_path)
+
+
 def test_names_of_classes_are_distinct(tmp_path: Path, tiny) -> None:
     tiny.write(tmp_path, tiny.cifar10() | {"batches.meta.txt": b"cat\n" * 10})
     with pytest.raises(DataError, match=r"batches.meta.txt: class_names\[1\]"):

@@ -51,7 +51,7 @@ data_batch_1.bin to data_batch_5.bin and test_batch.bin.
     names = [f"data_batch_{number}" for number in range(1, 6)] if train else ["test_batch"]
     for name in names:
         _require(path, name, "CIFAR-10 binary version (cifar-10-binary.tar.gz)")
-    batches = [_records(path / f"{name}.bin", 1) for name in names]
+    batches = [_records(path / f"{name}.bin", 1, files=len(names)) for name in names]
     for name, batch in zip(names, batches, strict=True):
         check_labels(torch.from_numpy(batch[:, 0]), 10, str(path / f"{name}.bin"))
         if len(batch) != len(batches[0]):
@@ -94,7 +94,7 @@ train.bin and test.bin.
     name = "train" if train else "test"
     _require(path, name, "CIFAR-100 binary version (cifar-100-binary.tar.gz)")
     file = path / f"{name}.bin"
-    records = _records(file, 2)
+    records = _records(file, 2, files=1)
     check_labels(torch.from_numpy(records[:, 0]), 20, f"{file}, coarse")
     check_labels(torch.from_numpy(records[:, 1]), 100, f"{file}, fine")
     kind, classes, column = ("coarse", 20, 0) if coarse else ("fine", 100, 1)
@@ -118,13 +118,15 @@ def _require(folder: Path, name: str, version: str) -> None:
     raise FileFormatError(file, "nothing there", f"a file of the {version}")
 
 
-def _records(path: Path, labels: int) -> NDArray[np.uint8]:
+def _records(path: Path, labels: int, files: int) -> NDArray[np.uint8]:
     record = labels + _PIXELS
-    most = LARGEST // record
+    most = LARGEST // (record * files)  # all files are of one length, so each has its share of the bound
     expected = f"1 to {most:,} records of {record:,} bytes: {labels} of labels, {_PIXELS:,} of pixels"
     with open_regular(path, expected) as file:
         content = read_up_to(file, most * record + 1)
-    if not content or len(content) % record or len(content) > most * record:
+    if len(content) > most * record:
+        raise FileFormatError(path, f"more than {most * record:,} bytes", expected)
+    if not content or len(content) % record:
         found = (
             f"{len(content):,} bytes, which is {len(content) // record:,} records and {len(content) % record:,} bytes"
         )
