@@ -109,6 +109,41 @@ def test_a_file_that_is_no_whole_image_is_named(tmp_path: Path, tiny, content: b
         image_folder(tmp_path)
 
 
+def deep_png(bits: int, colour: int, channels: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = (b"\0" + bytes(channels * bits // 8 * 28)) * 28
+    header = struct.pack(">IIBBBBB", 28, 28, bits, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_of_a_png_are_refused_and_eight_are_not(tmp_path: Path, tiny, colour: int, channels: int) -> None:
+    assert len(image_folder(tiny.write(tmp_path, {"a/1.png": deep_png(8, colour, channels)}))) == 1
+    tiny.write(tmp_path, {"a/2.png": deep_png(16, colour, channels)})
+    with pytest.raises(FileFormatError, match=r"2.png: found (16 bits|pixels of mode I)"):
+        image_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "size"), [(b"P6 28 28 %d\n", 3), (b"P6\n# 8 bits\n28\n28 # 255\n%d\n", 3), (b"P3 28 28 %d\n", 0)]
+)
+@pytest.mark.parametrize("largest", [256, 1023, 65535])
+def test_more_than_eight_bits_of_a_ppm_are_refused_and_eight_are_not(
+    tmp_path: Path, tiny, header: bytes, size: int, largest: int
+) -> None:
+    body = bytes(28 * 28 * size) or b"0 " * (28 * 28 * 3)
+    assert len(image_folder(tiny.write(tmp_path, {"a/1.ppm": header % 255 + body, "a/2.ppm": header % 1 + body}))) == 2
+    tiny.write(tmp_path, {"a/3.ppm": header % largest + (body * 2 if size else body)})
+    with pytest.raises(FileFormatError, match=f"3.ppm: found a largest value of {largest}; expected at most 255"):
+        image_folder(tmp_path)
+
+
+def test_black_and_white_says_no_largest_value(tmp_path: Path, tiny) -> None:
+    assert len(image_folder(tiny.write(tmp_path, {"a/1.pbm": b"P4 28 28\n" + bytes(4 * 28)}))) == 1
+
+
 def test_an_image_too_large_is_refused_by_what_it_claims(tmp_path: Path, tiny) -> None:
     tiny.write(tmp_path, {"bee/odd.png": bomb(9_000, 9_000)})
     with pytest.raises(FileFormatError, match=r"odd.png: found an image of 9,000 x 9,000 pixels; expected at most"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 
 _MOST_PIXELS = 2**26  # of one image, before resizing
 _MOST_BYTES = 2**28  # of one file
 _LONGEST_SIDE = 2**13
+_LONGEST_HEADER = 2**12  # of a PPM file, comments included
 
 _LAYOUT = "a folder with a sub-folder of images for each class"
 
@@ -137,6 +139,7 @@ def _read(path: Path, sides: tuple[int, int] | None, grayscale: bool) -> NDArray
             raise FileFormatError(path, f"more than {_MOST_BYTES:,} bytes", _AN_IMAGE)
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check(path, image)
+            _check_depth(path, image.format, content)
             image.verify()  # the check sums of PNG, which decoding skips
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             image.load()
@@ -152,6 +155,20 @@ def _check(path: Path, image: Image.Image) -> None:
     # A camera's JPEG may carry a second picture (MPO), as a preview; the first is the photograph.
     if image.format != "MPO" and getattr(image, "n_frames", 1) != 1:
         raise FileFormatError(path, "several images in one file", "one image in each file")
+
+
+def _check_depth(path: Path, form: str | None, content: bytes) -> None:
+    """What Pillow would scale down to eight bits without a word, told from the bytes themselves."""
+    if form == "PNG":
+        bits = content[24]  # after the signature, length and name of the first chunk, width and height
+        if bits > 8:
+            raise FileFormatError(path, f"{bits} bits for each channel", "at most eight bits")
+    if form == "PPM" and content[:2] not in (b"P1", b"P4"):  # these are black and white, and say no more
+        words = re.sub(rb"#[^\r\n]*", b"", content[2:_LONGEST_HEADER]).split(maxsplit=3)
+        largest = words[2] if len(words) > 3 else b"none"
+        if not largest.isdigit() or int(largest) > 255:
+            found = f"a largest value of {largest.decode('ascii', 'replace')[:20]}"
+            raise FileFormatError(path, found, "at most 255, which is eight bits for each channel")
 
 
 def _pixels(image: Image.Image, sides: tuple[int, int] | None, grayscale: bool) -> NDArray[np.uint8]:
