@@ -59,9 +59,25 @@ def test_inputs_that_cannot_be_used_are_refused(inputs: torch.Tensor, said: str)
     assert said in str(caught.value)
 
 
+UNSEEN = [("a", f"b{unseen}c") for unseen in "\u202e\u2066\u200b\u200d\ufeff\u00ad\u2028\u2029\x85"] + [
+    ("a", "b" * 1001)
+]
+
+
 @pytest.mark.parametrize(
     "names",
-    [(), ["a", "b"], ("a", "a"), ("a", ""), ("a", " "), ("a", "b\n"), ("a", "\x1b[2J"), ("a", "\ud800"), ("a", 1)],
+    [
+        (),
+        ["a", "b"],
+        ("a", "a"),
+        ("a", ""),
+        ("a", " "),
+        ("a", "b\n"),
+        ("a", "\x1b[2J"),
+        ("a", "\ud800"),
+        ("a", 1),
+        *UNSEEN,
+    ],
 )
 def test_class_names_are_distinct_printable_text(names: tuple[str, ...]) -> None:
     with pytest.raises(DataError, match=r"here: class_names"):

@@ -194,11 +194,91 @@ def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path: Path, x:
 
 
 def test_an_array_larger_than_the_bound_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys.modules["privet.data.npz"], "_MOST_BYTES", X.nbytes)
+    monkeypatch.setattr(sys.modules["privet.data.npz"], "LARGEST", X.size)
     assert len(npz(write(tmp_path, x=X, y=Y))) == 3
-    monkeypatch.setattr(sys.modules["privet.data.npz"], "_MOST_BYTES", X.nbytes - 1)
-    with pytest.raises(FileFormatError, match=r"some.npz: found the array 'x'"):
+    monkeypatch.setattr(sys.modules["privet.data.npz"], "LARGEST", X.size - 1)
+    with pytest.raises(FileFormatError, match=r"some.npz: found 6 values; expected at most 5"):
         npz(tmp_path / "some.npz")
+
+
+def text(shape: tuple[int, ...], width: int) -> bytes:
+    return member({"descr": f"<U{width}", "fortran_order": False, "shape": shape}, bytes(4 * width * shape[0]))
+
+
+def integers(count: int) -> bytes:
+    return member({"descr": "<i8", "fortran_order": False, "shape": (count,)}, bytes(8 * count))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": member({"descr": "|u1", "fortran_order": False, "shape": (1, 805306368)}, bytes(2**25))}, "536,870,912"),
+        ({"y": integers(2**22)}, "3 inputs and 4,194,304 labels"),
+        ({"x": member(FLOATS | {"shape": (2**22, 2)}, bytes(2**25))}, "4,194,304 inputs and 3 labels"),
+        ({"class_names": text((3,), 2**22)}, "class_names of 50,331,648 bytes"),
+        ({"class_names": text((3, 2**22), 1)}, "a row of it"),
+        ({"class_names": text((2**22,), 1)}, "class_names of 16,777,216 bytes"),
+        ({"class_names": member(FLOATS | {"shape": (2**23,)}, bytes(2**25))}, "class_names of float32"),
+        ({"x": text((2**22, 2), 1)}, "4,194,304 inputs|inputs of <U1"),
+    ],
+)
+def test_what_a_header_asks_for_is_refused_before_it_is_unpacked(
+    tmp_path: Path, arrays: dict[str, bytes], said: str
+) -> None:
+    parts = {"x": member(FLOATS | {"shape": (3, 2)}, X.tobytes()), "y": integers(3)} | arrays
+    with zipfile.ZipFile(tmp_path / "some.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, content in parts.items():
+            archive.writestr(f"{key}.npy", content)
+    del arrays, parts
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=said):
+            npz(tmp_path / "some.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 3), (3, 8, 8, 1), (3, 8, 1, 1)])
+def test_images_with_their_channels_last_are_refused_both_ways(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(FileFormatError, match=r"\(N, C, H, W\): transpose .*x.transpose\(0, 3, 1, 2\)"):
+        npz(write(tmp_path, x=np.zeros(shape, dtype=np.uint8), y=Y))
+    with pytest.raises(ArgumentError, match="transpose"):
+        save_npz(tmp_path / "b.npz", Examples(torch.zeros(shape), torch.tensor([0, 1, 0]), ("a", "b"), "here"))
+    assert npz(write(tmp_path, x=np.zeros(shape, dtype=np.uint8).transpose(0, 3, 1, 2), y=Y)).inputs.shape[1] < 4
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 3), (3, 1, 8, 1), (3, 3, 1, 1), (3, 8, 3), (3, 5, 8, 4)])
+def test_images_with_their_channels_first_are_not_taken_for_others(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    assert len(npz(write(tmp_path, x=np.zeros(shape, dtype=np.uint8), y=Y))) == 3
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (np.array([0, -100, 1]), r"labels\[1\] = -100 is not allowed; give integers from 0, at most 65,535\. PyTorch"),
+        (np.array([0, 65_536, 1]), r"labels\[1\] = 65536 is not allowed; give integers from 0, at most 65,535\."),
+        (np.array([0, 2**63, 1], dtype=np.uint64), r"labels\[1\] = 9223372036854775808 is not allowed"),
+        (np.array([0, 2**64 - 1, 1], dtype=">u8"), r"labels\[1\] = 18446744073709551615 is not allowed"),
+    ],
+)
+def test_what_is_said_of_a_label_is_true(tmp_path: Path, y: np.ndarray, said: str) -> None:
+    with pytest.raises(LabelError, match=said) as caught:
+        npz(write(tmp_path, x=X, y=y))
+    assert "classes)" not in str(caught.value)
+
+
+def test_unsigned_labels_are_labels(tmp_path: Path) -> None:
+    assert npz(write(tmp_path, x=X, y=Y.astype(np.uint64))).labels.tolist() == Y.tolist()
+
+
+def test_as_many_numbered_names_as_there_may_be_are_saved_and_read(tmp_path: Path) -> None:
+    names = tuple(str(number) for number in range(2**16))
+    save_npz(tmp_path / "a.npz", Examples(torch.zeros(1, 1), torch.tensor([7]), names, "here"))
+    assert npz(tmp_path / "a.npz").class_names == names
+    wide = ("x" * 1000, *names[1:2000])
+    with pytest.raises(ArgumentError, match=r"examples.class_names = '2,000 names'"):
+        save_npz(tmp_path / "b.npz", Examples(torch.zeros(1, 1), torch.tensor([7]), wide, "here"))
 
 
 def test_a_zip_bomb_takes_no_memory(tmp_path: Path) -> None:
@@ -230,7 +310,9 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
 
 
 FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
-NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=9).filter(str.strip)
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cf", "Cs", "Zl", "Zp")), min_size=1, max_size=9).filter(
+    str.strip
+)
 
 
 @given(st.data(), st.lists(NAMES, min_size=1, max_size=5, unique=True))

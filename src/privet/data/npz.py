@@ -6,6 +6,7 @@ import contextlib
 import math
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,9 @@ __all__ = ["npz", "save_npz"]
 
 _INPUTS, _LABELS, _NAMES = ("x", "inputs"), ("y", "labels"), ("class_names",)
 _ARCHIVE = "a NumPy archive (.npz) with the arrays x and y"
-_MOST_BYTES = 8 * LARGEST  # of one array, as float64
+_MOST_NAME_BYTES = 2**22  # of the names of all classes, four a character; 65,536 numbers need a third of it
+_CHANNELS_FIRST = "images as (N, C, H, W): transpose (N, H, W, C) with x.transpose(0, 3, 1, 2)"
+_TABLE = "floating values, or whole numbers up to 2**24"
 _MOST_MEMBERS = 1_000
 _LONGEST_HEADER = 10_000
 
@@ -57,18 +60,14 @@ with the arrays x and y.
         raise ArgumentError("classes", classes, f"an integer from 1 to {MOST_CLASSES:,}, or None")
     file = as_path("path", path)
     with _members(file) as (archive, keys):
-        x = _array(file, archive, _key(file, keys, _INPUTS), keys)
-        y = _array(file, archive, _key(file, keys, _LABELS), keys)
-        names = _array(file, archive, _NAMES[0], keys) if _NAMES[0] in keys else None
-        labels = _label_tensor(file, y)
-        class_names = _names(file, names, labels, classes)
+        x = _announced(file, archive, _key(file, keys, _INPUTS), keys)
+        y = _announced(file, archive, _key(file, keys, _LABELS), keys)
+        names = _announced(file, archive, _NAMES[0], keys) if _NAMES[0] in keys else None
+        _check_announced(file, x, y, names)  # before any of them is unpacked
+        labels = _label_tensor(file, _array(file, archive, y))
+        class_names = _names(file, None if names is None else _array(file, archive, names), labels, classes)
         check_labels(labels, len(class_names), str(file))
-        inputs = _input_tensor(file, x)
-        if len(inputs) != len(labels):
-            raise FileFormatError(
-                file, f"{len(inputs):,} inputs and {len(labels):,} labels", "one label for each input"
-            )
-        return Examples(inputs, labels, class_names, str(file))
+        return Examples(_input_tensor(file, _array(file, archive, x)), labels, class_names, str(file))
 
 
 def save_npz(path: AnyPath, examples: Examples) -> None:
@@ -103,13 +102,17 @@ def save_npz(path: AnyPath, examples: Examples) -> None:
         )
     if examples.inputs.ndim not in (2, 4):
         raise ArgumentError("examples.inputs.shape", tuple(examples.inputs.shape), "(N, F) or (N, C, H, W)")
-    destination = check_destination("path", target)
+    if _channels_last(tuple(examples.inputs.shape)):
+        raise ArgumentError("examples.inputs.shape", tuple(examples.inputs.shape), _CHANNELS_FIRST)
     arrays = {
         _INPUTS[0]: examples.inputs.detach().to("cpu", torch.float32).numpy(),
         _LABELS[0]: examples.labels.cpu().numpy(),
         _NAMES[0]: np.array(examples.class_names, dtype=np.str_),
     }
-    with replacing(destination) as file:
+    if arrays[_NAMES[0]].nbytes > _MOST_NAME_BYTES:  # NumPy gives every name the room of the longest
+        allowed = f"fewer or shorter names, {_MOST_NAME_BYTES:,} bytes with each as wide as the longest"
+        raise ArgumentError("examples.class_names", f"{len(examples.class_names):,} names", allowed)
+    with replacing(check_destination("path", target)) as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -130,27 +133,77 @@ def _key(path: Path, keys: tuple[str, ...], names: tuple[str, ...]) -> str:
     return there[0]
 
 
-def _array(path: Path, archive: zipfile.ZipFile, key: str, keys: tuple[str, ...]) -> NDArray[Any]:
-    # np.load would allocate whatever the header of an array claims; here the claim is held against the entry first.
+@dataclass(frozen=True)
+class _Announced:
+    """What the header of an array says; nothing of it is believed."""
+
+    info: zipfile.ZipInfo
+    where: str
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.values * self.dtype.itemsize
+
+
+def _announced(path: Path, archive: zipfile.ZipFile, key: str, keys: tuple[str, ...]) -> _Announced:
     info = archive.getinfo(f"{key}.npy")
     where = f"the array {key!r} (arrays: {', '.join(keys)[:300]})"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise FileFormatError(path, f"{where} encrypted or compressed by another method", "stored or deflated entries")
     with archive.open(info) as member:
         shape, fortran, dtype = _header(path, member, where)  # type: ignore[arg-type]
-        if dtype.hasobject:
-            raise FileFormatError(path, f"{where} of pickled objects, which can run code", "numbers, or text (dtype U)")
-        size = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "iufUb" or not shape or min(shape) < 1 or not 1 <= size <= _MOST_BYTES:
-            raise FileFormatError(
-                path, f"{where} of {dtype}, shape {shape}", "numbers or text, not empty, at most 4 GiB"
-            )
+    if dtype.hasobject:
+        raise FileFormatError(path, f"{where} of pickled objects, which can run code", "numbers, or text (dtype U)")
+    if dtype.kind not in "iufUb" or not shape or min(shape) < 1 or dtype.itemsize < 1:
+        raise FileFormatError(path, f"{where} of {dtype}, shape {shape}", "numbers or text, not empty")
+    return _Announced(info, where, shape, fortran, dtype)
+
+
+def _check_announced(path: Path, x: _Announced, y: _Announced, names: _Announced | None) -> None:
+    if len(x.shape) not in (2, 3, 4):
+        raise FileFormatError(path, f"inputs of shape {x.shape}", "(N, F), (N, H, W) or (N, C, H, W)")
+    if _channels_last(x.shape):
+        raise FileFormatError(path, f"inputs of shape {x.shape}", _CHANNELS_FIRST)
+    if x.values > LARGEST or x.size > 8 * LARGEST:  # as float64; wider floats are few
+        raise FileFormatError(path, f"{x.values:,} values", f"at most {LARGEST:,}")
+    table = len(x.shape) == 2
+    if x.dtype.kind not in "iuf" or not (table or x.dtype.kind == "f" or x.dtype == np.uint8):
+        raise FileFormatError(path, f"inputs of {x.dtype}", _TABLE if table else "uint8 or floating values")
+    if y.dtype.kind not in "iu" or len(y.shape) != 1:
+        raise LabelError(
+            f"{path}: labels are {y.dtype} of shape {y.shape}; give integers from 0, of shape (N,), as int64."
+        )
+    if x.shape[0] != y.shape[0]:
+        raise FileFormatError(path, f"{x.shape[0]:,} inputs and {y.shape[0]:,} labels", "one label for each input")
+    if names is None:
+        return
+    if names.dtype.kind != "U" or len(names.shape) != 1:
+        raise FileFormatError(path, f"class_names of {names.dtype}, shape {names.shape}", "text (dtype U), a row of it")
+    if names.size > _MOST_NAME_BYTES:
+        raise FileFormatError(path, f"class_names of {names.size:,} bytes", f"at most {_MOST_NAME_BYTES:,}")
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
+
+
+def _array(path: Path, archive: zipfile.ZipFile, announced: _Announced) -> NDArray[Any]:
+    # np.load would allocate whatever the header claims; here memory grows with what the entry holds.
+    where, size, dtype = announced.where, announced.size, announced.dtype
+    with archive.open(announced.info) as member:
+        _header(path, member, where)  # type: ignore[arg-type]
         content = read_up_to(member, size + 1)
     if len(content) != size:
         found = f"{len(content):,} bytes" if len(content) < size else "more bytes"
         raise FileFormatError(path, f"{found} in {where}", f"{size:,}, as its header announces")
-    flat = np.frombuffer(content, dtype=dtype)
-    array = flat.reshape(shape, order="F" if fortran else "C")
+    array = np.frombuffer(content, dtype=dtype).reshape(announced.shape, order="F" if announced.fortran else "C")
     return array.astype(dtype.newbyteorder("="), order="C", copy=False)
 
 
@@ -164,9 +217,11 @@ def _header(path: Path, member: BinaryIO, where: str) -> tuple[tuple[int, ...], 
 
 
 def _label_tensor(path: Path, y: NDArray[Any]) -> torch.Tensor:
-    if y.dtype.kind not in "iu" or y.dtype == np.uint64 or y.ndim != 1:
+    if y.dtype == np.uint64 and (too_large := np.flatnonzero(y > np.uint64(2**63 - 1))).size:
+        index = int(too_large[0])  # as int64 it would turn negative
         raise LabelError(
-            f"{path}: labels are {y.dtype} of shape {y.shape}; give integers from 0, of shape (N,), as int64."
+            f"{path}: labels[{index}] = {int(y[index])} is not allowed; give integers from 0, at most "
+            f"{MOST_CLASSES - 1:,}."
         )
     return torch.from_numpy(y.astype(np.int64))
 
@@ -174,8 +229,6 @@ def _label_tensor(path: Path, y: NDArray[Any]) -> torch.Tensor:
 def _names(path: Path, names: NDArray[Any] | None, labels: torch.Tensor, classes: int | None) -> tuple[str, ...]:
     if names is None:
         return numbered_names(labels, str(path)) if classes is None else tuple(str(number) for number in range(classes))
-    if names.dtype.kind != "U" or names.ndim != 1:
-        raise FileFormatError(path, f"class_names of {names.dtype}, shape {names.shape}", "text (dtype U), a row of it")
     if classes is not None and classes != len(names):
         raise ArgumentError("classes", classes, f"{len(names)}, as many as {path} names, or None")
     class_names = tuple(str(name) for name in names.tolist())
@@ -184,21 +237,13 @@ def _names(path: Path, names: NDArray[Any] | None, labels: torch.Tensor, classes
 
 
 def _input_tensor(path: Path, x: NDArray[Any]) -> torch.Tensor:
-    if x.ndim not in (2, 3, 4):
-        raise FileFormatError(path, f"inputs of shape {x.shape}", "(N, F), (N, H, W) or (N, C, H, W)")
-    if x.size > LARGEST:
-        raise FileFormatError(path, f"{x.size:,} values", f"at most {LARGEST:,}")
     images = x.ndim > 2
     if x.ndim == 3:
         x = x[:, None]  # (N, 1, H, W)
     if images and x.dtype == np.uint8:
         return unit_floats(x)
-    exact = x.dtype.kind == "f" or (
-        x.dtype.kind in "iu" and not images and bool(((x >= -(2**24)) & (x <= 2**24)).all())
-    )
-    if not exact:
-        allowed = "uint8 or floating values" if images else "floating values, or whole numbers up to 2**24"
-        raise FileFormatError(path, f"inputs of {x.dtype}", allowed)
+    if x.dtype.kind != "f" and not ((x >= -(2**24)) & (x <= 2**24)).all():
+        raise FileFormatError(path, f"inputs of {x.dtype} beyond 2**24", _TABLE)
     with np.errstate(over="ignore"):
         single = x.astype(np.float32)
     if not np.isfinite(single).all():
