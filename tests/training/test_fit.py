@@ -174,6 +174,11 @@ REFUSED: dict[str, tuple[Any, type[DivergedError], str]] = {
     "shape": ((torch.zeros(3, 5), torch.zeros(3, dtype=torch.int64)), ArgumentError, r"inputs.shape = \(1, 5\)"),
     "type": ((torch.zeros(3, 4).double(), torch.zeros(3, dtype=torch.int64)), DataError, "model refuses"),
     "array, label": ((blobs()[0].numpy(), with_label(5, 3)[1].numpy()), LabelError, "label 3 at index 5"),
+    "array, unsigned": (
+        (blobs(1)[0].numpy(), np.array([2**63], dtype=np.uint64)),
+        LabelError,
+        "label 9223372036854775808 at index 0 is too large",
+    ),
     "array, text": ((np.array(["a"]), np.array([0])), ArgumentError, "array of <U1"),
     "array, other order": ((np.zeros((2, 4), ">f4"), np.array([0, 1])), ArgumentError, "array of >f4"),
     "data set, too large": (Pairs(with_label(5, 3)), LabelError, "label 3 at index 5"),

@@ -150,8 +150,8 @@ def _in_memory(name: str, inputs: Tensor, labels: Tensor) -> Source:
         if not torch.isfinite(part).all():
             first = int((~torch.isfinite(part)).reshape(len(part), -1).any(1).nonzero()[0])
             _refuse_input(name, start + first)
-    labels = labels.to(torch.int64)
-    _refuse_negative(name, labels)
+    as_given, labels = labels, labels.to(torch.int64)
+    _refuse_negative(name, labels, as_given)
 
     def digest() -> str:
         found = hashlib.sha256()
@@ -207,13 +207,16 @@ def _refuse_input(name: str, index: int) -> None:
     raise DataError(f"{name}: input {index} holds NaN or infinity; every number must be finite.")
 
 
-def _refuse_negative(name: str, labels: Tensor) -> None:
+def _refuse_negative(name: str, labels: Tensor, as_given: Tensor | None = None) -> None:
     wrong = (labels < 0).nonzero()
     if len(wrong):
         index = int(wrong[0])
-        raise LabelError(
-            f"{name}: label {int(labels[index])} at index {index} is negative; labels are 0 ... classes - 1."
-        )
+        value = int(labels[index])
+        if as_given is not None and as_given.dtype == torch.uint64:  # what int64 does not hold turned negative
+            raise LabelError(
+                f"{name}: label {value + 2**64} at index {index} is too large; labels are 0 ... classes - 1."
+            )
+        raise LabelError(f"{name}: label {value} at index {index} is negative; labels are 0 ... classes - 1.")
 
 
 def _bytes(tensor: Tensor) -> bytes:
