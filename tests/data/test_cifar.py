@@ -75,7 +75,9 @@ def test_all_batches_together_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("privet.data.cifar.LARGEST", 10 * 3073)
     assert len(cifar10(tiny.write(tmp_path, tiny.cifar10()))) == 10
     monkeypatch.setattr("privet.data.cifar.LARGEST", 10 * 3073 - 1)
-    with pytest.raises(FileFormatError, match=r"data_batch_1.bin: found more than 3,073 bytes; expected 1 to 1 records"):
+    with pytest.raises(
+        FileFormatError, match=r"data_batch_1.bin: found more than 3,073 bytes; expected 1 to 1 records"
+    ):
         cifar10(tmp_path)
 
 
