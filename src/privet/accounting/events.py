@@ -100,6 +100,17 @@ class Event:
         if not _is_count(self.count):
             raise ArgumentError("count", self.count, "a whole number of at least 1")
 
+    def __str__(self) -> str:
+        match self.sampling:
+            case NoSampling():
+                sampled = "no sampling"
+            case Poisson(rate):
+                sampled = f"Poisson rate {rate:g}"
+            case TruncatedPoisson(rate, cap, population):
+                sampled = f"Poisson rate {rate:g}, at most {cap:,} of {population:,}"
+        times = "once" if self.count == 1 else f"{self.count:,} times"
+        return f"Gaussian, noise multiplier {self.noise_multiplier:g}, {sampled}, {times}"
+
     @property
     def rate(self) -> float:
         """The probability with which a record takes part in one release."""

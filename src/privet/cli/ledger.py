@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from privet.accounting.events import Event, NoSampling, Poisson, TruncatedPoisson
-from privet.accounting.history import LedgerContents
-from privet.accounting.ledger import Ledger, read_ledger
 from privet.errors import LedgerCorruptError, LedgerMismatchError, PrivetError
+
+if TYPE_CHECKING:
+    from privet.accounting import LedgerContents
 
 __all__ = ["ledger_app"]
 
@@ -37,6 +37,8 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Check every record of a ledger. Exit code 0 if it is intact, 1 if not, 2 if it cannot be read."""
+    from privet.accounting import read_ledger
+
     try:
         contents = read_ledger(file, expect_head=expect_head)
     except PrivetError as error:
@@ -52,6 +54,8 @@ def verify(
 @ledger_app.command()
 def repair(file: _File) -> None:
     """Keep a torn last line, covered by a record that says so. Events that stand whole in it count as spent."""
+    from privet.accounting import Ledger
+
     try:
         with Ledger.open(file, accept_torn_tail=True) as ledger:
             typer.echo(_as_text(file, ledger.contents()))
@@ -96,22 +100,10 @@ def _as_text(file: Path, contents: LedgerContents) -> str:
             f"  {run.id}: {run.reserved:,} steps, {run.unconfirmed:,} unconfirmed, plan {run.plan_digest}{about}"
         )
     lines.append(f"events       {len(contents.events):,}, merged")
-    lines += [f"  {_describe(event)}" for event in contents.events[:_MOST_EVENTS]]
+    lines += [f"  {event}" for event in contents.events[:_MOST_EVENTS]]
     if len(contents.events) > _MOST_EVENTS:
         lines.append(f"  ... and {len(contents.events) - _MOST_EVENTS:,} more (--json prints all)")
     lines.append(f"spent        {contents.reserved:,} steps, {contents.unconfirmed:,} of them reserved but unconfirmed")
     if contents.torn:
         lines.append(f"torn writes  {contents.torn:,}, accepted")
     return "\n".join([*lines, f"head         {contents.head}"])
-
-
-def _describe(event: Event) -> str:
-    match event.sampling:
-        case NoSampling():
-            sampled = "no sampling"
-        case Poisson(rate):
-            sampled = f"Poisson rate {rate:g}"
-        case TruncatedPoisson(rate, cap, population):
-            sampled = f"Poisson rate {rate:g}, at most {cap:,} of {population:,}"
-    times = "once" if event.count == 1 else f"{event.count:,} times"
-    return f"Gaussian, noise multiplier {event.noise_multiplier:g}, {sampled}, {times}"
