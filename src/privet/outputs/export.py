@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from privet import atomic_file
 from privet.errors import ArgumentError, DefenseError, MissingExtraError, NonFiniteOutputError
 from privet.outputs.defense import Defense
 
@@ -49,6 +48,7 @@ def export_onnx(
         MissingExtraError: the extra ``onnx`` is not installed.
         DefenseError: the graph answers something else than the defense, is too large for one file, or is in bfloat16,
             which ONNX Runtime does not compute on a CPU.
+        FileWriteError: the system refuses to write the file.
     """
     path = Path(path)
     if not isinstance(defended, Defense):
@@ -78,7 +78,8 @@ def export_onnx(
         with contextlib.suppress(NonFiniteOutputError):
             defended(*inputs)  # finds kept parts in the memory of the defended one, which a graph cannot
     content = _checked(_graph(defended, inputs, dynamic_batch), _output_names(defended))
-    _write(path, content)
+    with atomic_file.replacing(path) as file:
+        file.write(content)
     return path
 
 
@@ -140,16 +141,3 @@ def _forget(message: Any) -> None:
         elif field.message_type is not None:
             for one in value if isinstance(value, Sequence) else (value,):
                 _forget(one)
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:  # as readable as the umask says
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
