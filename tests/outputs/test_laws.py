@@ -92,6 +92,21 @@ def test_a_large_batch_is_exact(make, expected):
     laws.law_exact(make(laws.identity()), x, expected)
 
 
+@pytest.mark.parametrize("decimals", range(7))
+@pytest.mark.parametrize("aside", [-1, 1], ids=["below", "above"])
+def test_next_to_a_boundary_the_side_is_that_of_float64(decimals, aside):
+    """Rows with a probability from a thousandth of itself to far less off a boundary."""
+    boundary = (torch.randint(0, 10**decimals, (300,), generator=torch.Generator().manual_seed(6)) + 0.5).double()
+    off = 10.0 ** -torch.linspace(3, 12, 300, dtype=torch.float64)
+    p = boundary * (1 + aside * off) / 10**decimals
+    x = torch.zeros(300, 1000)
+    x[:, 0] = (p / (1 - p)).log() / 2
+    x[:, 1] = -x[:, 0]
+    x[:, 2:] = -100
+    decided = torch.stack([row for row in x if not laws.undecided(row, decimals)])
+    laws.law_exact(outputs.Rounding(laws.identity(), decimals), decided, Expected(decimals=decimals))
+
+
 @every
 def test_ties_are_broken_by_the_lowest_class(make, expected):
     laws.law_exact(make(laws.identity()), laws.tied(2, (64, 500)), expected)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 __all__ = ["digits", "every_row_is_finite", "finite_rows", "first_largest", "largest", "probabilities", "rounded"]
 
-_BLOCK = 2**17  # elements of a block whose two buffers stay in the cache
+_BLOCK = 2**18  # elements of a block that stays in the cache
+_UNIT = 2.0**23  # from here to 2^24 float32 holds just the whole numbers, so adding it rounds, halves to even
 _WHOLE = 2.0**53  # from here on every float is a whole number, so rounding would change nothing but lose precision
 
 
@@ -61,24 +62,24 @@ def _rounded_softmax_in_single(flat: Tensor, decimals: int) -> Tensor:
     """The same as in float64, mostly in float32: only rows with a value too near to a boundary are done in float64.
 
     The relative error of a float32 softmax over C classes is below (C + 40) 2^-24 for every value that does not round
-    to zero anyway (the sum adds C places, ``x - max`` at most 15, ``exp``, quotient and scale a few); twice that is
-    allowed.
+    to zero anyway (the sum adds C places, ``x - max`` at most 15, ``exp``, quotient and scale a few). Each value is
+    rounded raised by twice that; lowered by as much it is at most 1/2 below, or the row is undecided.
     """
     scale, error = 10.0**decimals, (flat.shape[-1] + 40) * 2.0**-23
+    unit = torch.full((), _UNIT)
     result = torch.empty(flat.shape, dtype=torch.float32)
     farthest = torch.empty(flat.shape[:1])  # (rows,)
-    block = max(1, _BLOCK // flat.shape[-1])  # the same two small buffers again and again stay in the cache
-    scaled_block = torch.empty(min(block, len(flat)), flat.shape[-1])
-    near_block = torch.empty_like(scaled_block)
+    block = max(1, _BLOCK // flat.shape[-1])  # the same small buffer again and again stays in the cache
+    small = torch.empty(min(block, len(flat)), flat.shape[-1])
     for start in range(0, len(flat), block):
         rows = slice(start, min(start + block, len(flat)))
-        scaled, near = (buffer[: rows.stop - start] for buffer in (scaled_block, near_block))
-        torch.softmax(flat[rows].to(torch.float32), dim=-1, out=scaled)
-        torch.round(scaled.mul_(scale), out=near)
-        torch.div(near, scale, out=result[rows])
-        # The distance that rounding bridged, and what the error adds to it: at most error * (near + 1/2).
-        torch.amax(scaled.sub_(near).abs_().add_(near, alpha=error), dim=-1, out=farthest[rows])
-    undecided = (farthest >= 0.5 - error).nonzero().squeeze(-1)
+        near, below = result[rows], small[: rows.stop - start]
+        torch.softmax(flat[rows].to(torch.float32), dim=-1, out=below)
+        torch.add(unit, below, alpha=scale * (1 + error), out=near).sub_(_UNIT)
+        torch.add(near, below, alpha=-scale * (1 - error), out=below)
+        torch.amax(below, dim=-1, out=farthest[rows])
+        near.div_(scale)
+    undecided = (farthest >= 0.5).nonzero().squeeze(-1)
     if len(undecided) > 0:
         result[undecided] = _rounded_rows(flat[undecided], decimals, softmax=True).to(torch.float32)
     return result
