@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from privet.atomic_file import FileWriteError, check_destination, remove_leftovers, replacing
-from privet.errors import ArgumentError
+from privet.atomic_file import check_destination, remove_leftovers, replacing
+from privet.errors import ArgumentError, FileWriteError
 
 
 @pytest.fixture

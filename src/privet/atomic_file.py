@@ -10,35 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from privet.errors import ArgumentError, PrivetError
+from privet.errors import ArgumentError, FileWriteError
 
-__all__ = ["FileWriteError", "check_destination", "remove_leftovers", "replacing"]
+__all__ = ["check_destination", "remove_leftovers", "replacing"]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-
-
-class FileWriteError(PrivetError):
-    """A file cannot be written: no such folder, no right to it, no space.
-
-    Args:
-        path: the file.
-        problem: what the system said.
-        remains: what stands at ``path`` now.
-
-    Example:
-        >>> raise FileWriteError("a.html", "No space left on device")
-        Traceback (most recent call last):
-        privet.atomic_file.FileWriteError: a.html cannot be written: No space left on device; what was there before \
-is untouched. Give a file that can be written, in a folder with space.
-    """
-
-    def __init__(self, path: str | Path, problem: str, remains: str = "what was there before is untouched") -> None:
-        super().__init__(path, problem, remains)
-        self.path, self.problem, self.remains = path, problem, remains
-
-    def __str__(self) -> str:
-        remedy = "Give a file that can be written, in a folder with space."
-        return f"{self.path} cannot be written: {self.problem}; {self.remains}. {remedy}"
 
 
 def check_destination(name: str, path: str | os.PathLike[str]) -> Path:

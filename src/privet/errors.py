@@ -7,6 +7,7 @@
     ├── DataError (ValueError)                examples cannot be used as they are
     │   ├── FileFormatError                   a file is missing, truncated, corrupt or of another format
     │   └── LabelError                        labels are not integers in 0 ... classes - 1
+    ├── FileWriteError                        a file cannot be written
     ├── CheckpointError                       a checkpoint is unreadable or belongs to another run
     ├── DivergedError                         training reached NaN or infinity
     ├── DefenseError                          an output defense cannot do what was asked
@@ -38,6 +39,7 @@ __all__ = [
     "DefenseError",
     "DivergedError",
     "FileFormatError",
+    "FileWriteError",
     "LabelError",
     "LedgerBusyError",
     "LedgerCorruptError",
@@ -111,6 +113,30 @@ class FileFormatError(DataError):
 
 class LabelError(DataError):
     """Labels are not integers in 0 ... classes - 1."""
+
+
+class FileWriteError(PrivetError):
+    """A file cannot be written: no such folder, no right to it, no space.
+
+    Args:
+        path: the file.
+        problem: what the system said.
+        remains: what stands at ``path`` now.
+
+    Example:
+        >>> raise FileWriteError("a.html", "No space left on device")
+        Traceback (most recent call last):
+        privet.errors.FileWriteError: a.html cannot be written: No space left on device; what was there before \
+is untouched. Give a file that can be written, in a folder with space.
+    """
+
+    def __init__(self, path: str | Path, problem: str, remains: str = "what was there before is untouched") -> None:
+        super().__init__(path, problem, remains)
+        self.path, self.problem, self.remains = path, problem, remains
+
+    def __str__(self) -> str:
+        remedy = "Give a file that can be written, in a folder with space."
+        return f"{self.path} cannot be written: {self.problem}; {self.remains}. {remedy}"
 
 
 class CheckpointError(PrivetError):

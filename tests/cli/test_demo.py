@@ -39,10 +39,13 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ("demo", "--output", "file/x"),
         ("demo", "--seed", str(2**63)),
         ("nonsense",),
+        ("demo", "--foo"),
+        ("budget", "--delta", "x"),
     ):
         result = privet(*arguments, folder=tmp_path)
         assert result.returncode == 2
-        assert "Traceback" not in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith("privet: ")
         assert "train a network" not in result.stdout, "refused before any work"
 
 
@@ -56,7 +59,7 @@ def test_a_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     import privet.cli
     from privet.errors import ArgumentError
 
-    def refuse() -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise ArgumentError("epochs", 0, "at least 1")
 
     monkeypatch.setattr(privet.cli, "app", refuse)

@@ -42,11 +42,17 @@ def test_contracts_hold(copy: Path) -> None:
         ("output_form.py", "import privet.statistics"),
         ("errors.py", "import privet.statistics"),
         ("training/__init__.py", "import privet.cli"),
+        ("accounting/pld.py", "import privet.data"),
+        ("schedules/values.py", "import privet.accounting"),
+        ("atomic_file.py", "import privet.statistics"),
         ("newroom.py", ""),
         ("errors.py", "import torch"),
         ("output_form.py", "import torch"),
         ("report/render.py", "import torch"),
         ("statistics/intervals.py", "import torch"),
+        ("accounting/events.py", "import torch"),
+        ("atomic_file.py", "import torch"),
+        ("schedules/values.py", "import torch"),
     ],
 )
 def test_planted_import_is_caught(copy: Path, module: str, planted: str) -> None:
@@ -65,6 +71,8 @@ def test_planted_import_is_caught(copy: Path, module: str, planted: str) -> None
         ("privet.output_form", ("torch", "numpy")),
         ("privet.statistics", ("torch",)),
         ("privet.report", ("torch",)),
+        ("privet.accounting", ("torch", "dp_accounting")),
+        ("privet.schedules", ("torch", "numpy")),
         ("privet.cli", ("torch", "numpy")),
     ],
 )

@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from privet.atomic_file import FileWriteError
 from privet.data import Examples, npz, save_npz
-from privet.errors import ArgumentError, DataError, FileFormatError, LabelError
+from privet.errors import ArgumentError, DataError, FileFormatError, FileWriteError, LabelError
 
 X, Y = np.array([[0.5, 1.0], [2.0, -3.0], [0.0, 7.0]], dtype=np.float32), np.array([0, 2, 1])
 

@@ -21,8 +21,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, ReduceLROnPlateau, StepLR
 
-from privet.atomic_file import FileWriteError
-from privet.errors import ArgumentError, CheckpointError
+from privet.errors import ArgumentError, CheckpointError, FileWriteError
 from privet.models import MLP
 from privet.training import EpochRecord, FitResult, fit, load_checkpoint, save_checkpoint, save_weights
 from privet.training.snapshots import read_snapshot, write_snapshot

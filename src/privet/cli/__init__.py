@@ -59,7 +59,16 @@ app.add_typer(ledger_app, name="ledger")
 def main() -> None:
     """Run the command line; a refusal is one line on standard error and exit code 2."""
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except PrivetError as error:
         typer.echo(f"privet: {error}", err=True)
         sys.exit(2)
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        words = getattr(error, "format_message", None)  # what the parser of the command line raises
+        if words is None:
+            raise
+        typer.echo(f"privet: {words()}".replace("\n", " "), err=True)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
