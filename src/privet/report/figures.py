@@ -6,7 +6,9 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from privet.errors import ArgumentError
 from privet.statistics import RocCurve
 
-__all__ = ["Curve", "picture", "roc_figure"]
+__all__ = ["Curve", "Line", "line_figure", "picture", "roc_figure"]
 
 # Stand-in colours, each replaced by a variable of the style sheet once the drawing is text.
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
@@ -44,6 +46,35 @@ class Curve:
     roc: RocCurve
 
 
+@dataclass(frozen=True)
+class Line:
+    """Values over steps or epochs, and their name in the legend."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+
+
+def line_figure(lines: Sequence[Line], x_label: str, y_label: str) -> str:
+    """Draw lines on plain axes that begin at zero, as inline SVG.
+
+    Args:
+        lines: 1 to 6 of them, each with as many xs as ys.
+        x_label: what runs along, with its unit.
+        y_label: what is shown, with its unit.
+
+    Raises:
+        ArgumentError: if there are no lines or more than six.
+    """
+    _check_series("lines", [line.name for line in lines])
+    with _style():
+        figure, axes = _axes(x_label, y_label)
+        for line, colour, dashes in zip(lines, _SERIES, _DASHES, strict=False):
+            axes.plot(line.xs, line.ys, color=colour, linewidth=2, linestyle=dashes, label=line.name)
+        axes.set(xlim=(0.0, None), ylim=(0.0, None))
+        return _drawn(figure, axes)
+
+
 def roc_figure(curves: Sequence[Curve], smallest: float) -> str:
     """Draw ROC curves on log axes as inline SVG.
 
@@ -60,37 +91,52 @@ def roc_figure(curves: Sequence[Curve], smallest: float) -> str:
     Raises:
         ArgumentError: if there are no curves or more than six, or ``smallest`` is out of range.
     """
-    if not 1 <= len(curves) <= len(_SERIES):
-        raise ArgumentError("curves", [curve.name for curve in curves], f"1 to {len(_SERIES)} curves")
+    _check_series("curves", [curve.name for curve in curves])
     if not 0.0 < smallest < 1.0:
         raise ArgumentError("smallest", smallest, "a rate strictly between 0 and 1")
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "privet", "font.size": 11, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+    with _style():
+        figure, axes = _axes("non-members accused (false positive rate)", "members found (true positive rate)")
         axes.set(xscale="log", yscale="log", xlim=(smallest, 1.0), ylim=(smallest, 1.0))
-        axes.plot(
-            [smallest, 1.0], [smallest, 1.0], color=_MUTED, linewidth=1, linestyle=(0, (1, 3)), label="a coin flip"
-        )
+        coin = [smallest, 1.0]
+        axes.plot(coin, coin, color=_MUTED, linewidth=1, linestyle=(0, (1, 3)), label="a coin flip")
         for curve, colour, dashes in zip(curves, _SERIES, _DASHES, strict=False):
             xs, ys = _points(curve.roc, smallest)
             axes.plot(xs, ys, color=colour, linewidth=2, linestyle=dashes, label=curve.name)
-        axes.set_xlabel("non-members accused (false positive rate)", color=_INK)
-        axes.set_ylabel("members found (true positive rate)", color=_INK)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(LogLocator(10))
             axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}%"))
             axis.set_minor_formatter(NullFormatter())
-        axes.tick_params(which="both", color=_LINE, labelcolor=_MUTED)
-        axes.grid(color=_LINE, linewidth=0.8)
-        for spine in axes.spines.values():
-            spine.set_color(_LINE)
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False, labelcolor=_INK, loc="upper left", handlelength=2.6, fontsize=10)
-        text = io.StringIO()
-        figure.savefig(
-            text, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        return _drawn(figure, axes)
+
+
+def _check_series(name: str, names: list[str]) -> None:
+    if not 1 <= len(names) <= len(_SERIES):
+        raise ArgumentError(name, names, f"1 to {len(_SERIES)} {name}")
+
+
+def _style() -> AbstractContextManager[None]:
+    return rc_context({"svg.fonttype": "none", "svg.hashsalt": "privet", "font.size": 11, "font.family": "sans-serif"})
+
+
+def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.set_xlabel(x_label, color=_INK)
+    axes.set_ylabel(y_label, color=_INK)
+    axes.tick_params(which="both", color=_LINE, labelcolor=_MUTED)
+    axes.grid(color=_LINE, linewidth=0.8)
+    for spine in axes.spines.values():
+        spine.set_color(_LINE)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _drawn(figure: Figure, axes: Any) -> str:
+    axes.legend(frameon=False, labelcolor=_INK, loc="upper left", handlelength=2.6, fontsize=10)
+    text = io.StringIO()
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(text, format="svg", transparent=True, metadata=metadata)
     return _inline(text.getvalue())
 
 

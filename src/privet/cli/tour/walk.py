@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table as RichTable
 
 from privet import __version__, report, training
+from privet.cli.tour.budget import budget
 from privet.cli.tour.output_defenses import output_defenses
 from privet.cli.tour.scene import FALSE_POSITIVE_RATE, Row, Scene, set_scene
 from privet.cli.tour.stop import Stop, StopResult
@@ -25,7 +26,10 @@ from privet.statistics import Estimate
 
 __all__ = ["STOPS", "walk"]
 
-STOPS = (Stop("attack it, defend its answers, attack again", output_defenses),)
+STOPS = (
+    Stop("attack it, defend its answers, attack again", output_defenses),
+    Stop("plan a private training within a budget", budget),
+)
 
 
 def walk(folder: Path, seed: int) -> Path:
