@@ -35,6 +35,7 @@ _ROUND = 2.0**-53
 _FFT_AT_MOST = 64  # loss distributions that are transformed whole; more are sampled
 _DIRECT_AT_MOST = 4_000_000  # atoms x frequencies evaluated one by one
 _AT_ONCE = 2_000_000
+_NEGLIGIBLE = 1e-6  # of what may be lost: a cut that changes nothing to speak of, taken where it costs little
 LARGEST_WINDOW = 2**21
 
 
@@ -140,18 +141,15 @@ def compose(atoms: Atoms, spacing: float, steps: Steps, tail: float) -> Composed
     if size > LARGEST_WINDOW:
         raise WindowTooLargeError(size)
     steps_in_all = float(steps.count.sum())
-    logarithm, dropped, error = None, 0.0, None
+    logarithm = None
     if len(atoms.masses) <= _FFT_AT_MOST and not steps.mixed:
-        logarithm, dropped = _whole_spectrum(atoms, size, steps, tail)
-        error = steps_in_all * 8.0 * np.log2(size) * _ROUND
-        kept = logarithm.size
+        logarithm, kept, dropped = _whole_spectrum(atoms, losses, size, spacing, steps, tail)
     else:
         kept, dropped = _sampled_cut(atoms, losses, size, spacing, steps, tail)
     if logarithm is None or kept * losses.size <= _DIRECT_AT_MOST:
-        frequencies: Floats = (2.0 * np.pi / (size * spacing)) * np.arange(1, kept + 1, dtype=np.float64)
-        logarithm, relative = _direct(atoms, losses, frequencies, steps)
+        logarithm, relative = _direct(atoms, losses, _frequencies(kept, size, spacing), steps)
     else:
-        relative = np.full(kept, error)
+        relative = np.full(kept, steps_in_all * 8.0 * np.log2(size) * _ROUND)
     missing = steps.count @ np.log1p(-steps.mix(atoms.infinite))
     spectrum = np.concatenate(([np.exp(missing)], np.exp(logarithm)))
     return ComposedLoss(
@@ -189,25 +187,49 @@ def _window(masses: Floats, losses: Floats, steps: Steps, tail: float) -> tuple[
     return max(low, total * losses[0]), min(high, total * losses[-1])
 
 
-def _whole_spectrum(atoms: Atoms, size: int, steps: Steps, tail: float) -> tuple[Complexes, float]:
-    """Logarithms of the product at every frequency that matters, by one transform a distribution."""
+def _whole_spectrum(
+    atoms: Atoms, losses: Floats, size: int, spacing: float, steps: Steps, tail: float
+) -> tuple[Complexes | None, int, float]:
+    """Logarithms of the product at every frequency that matters, how many do, and a bound on what the rest adds.
+
+    Distributions are transformed whole, those that spread most first, until their product shows that few frequencies
+    can matter; of the others these few alone are looked at, and there are no logarithms then.
+    """
+    counts = np.bincount(steps.row, steps.count, len(atoms.masses))
+    spread = counts * (atoms.masses @ losses**2 - (atoms.masses @ losses) ** 2)
+    order = [int(row) for row in np.argsort(-spread) if counts[row] > 0.0]
     place = atoms.points % size
     logarithm = np.zeros(size // 2, dtype=np.complex128)
-    counts = np.bincount(steps.row, steps.count, len(atoms.masses))
     floor = 8.0 * np.log2(size) * _ROUND
     magnitude = np.zeros(size // 2)
-    for masses, count in zip(atoms.masses, counts, strict=True):
-        if count == 0.0:
-            continue
-        transform = np.conj(np.fft.rfft(np.bincount(place, masses, size)))[1 : size // 2 + 1]
+    for done, row in enumerate(order, 1):
+        transform = np.conj(np.fft.rfft(np.bincount(place, atoms.masses[row], size)))[1 : size // 2 + 1]
+        magnitude += counts[row] * np.log(np.minimum(np.abs(transform) + floor, 1.0))
         with np.errstate(divide="ignore"):
-            logarithm += count * np.log(transform)
-            magnitude += count * np.log(np.minimum(np.abs(transform) + floor, 1.0))
+            logarithm += counts[row] * np.log(transform)
+        if done < len(order) and done & (done - 1) == 0:  # 1, 2, 4, ... transforms
+            few, beyond = _kept(magnitude, 1e-3 * _NEGLIGIBLE * tail)
+            if few < size // 2 and few * losses.size * 8 <= _DIRECT_AT_MOST:
+                rest = Atoms(atoms.points, atoms.masses[order[done:]], atoms.infinite[order[done:]])
+                direct = np.abs(1.0 + _transform_less_one(rest, losses, _frequencies(few, size, spacing)))
+                magnitude = magnitude[:few] + counts[order[done:]] @ np.log(np.minimum(direct + floor, 1.0))
+                kept, dropped = _kept(magnitude, tail)
+                return None, max(kept, 1), dropped + beyond
+    kept, dropped = _kept(magnitude, tail)
+    kept = max(kept, 1)
+    return np.where(np.isfinite(logarithm), logarithm, -800.0)[:kept], kept, dropped
+
+
+def _kept(magnitude: Floats, limit: float) -> tuple[int, float]:
+    """How many of the frequencies j = 1 ... J to keep, and the sum of |product| / j over the others, <= limit."""
     beyond = np.cumsum((np.exp(magnitude) / np.arange(1, magnitude.size + 1))[::-1])[::-1]
-    enough = np.flatnonzero(beyond <= tail)
-    kept = int(enough[0]) if enough.size else magnitude.size
-    dropped = float(beyond[kept]) if kept < magnitude.size else 0.0
-    return np.where(np.isfinite(logarithm), logarithm, -800.0)[: max(kept, 1)], dropped
+    kept = int(np.count_nonzero(beyond > limit))
+    return kept, float(beyond[kept]) if kept < magnitude.size else 0.0
+
+
+def _frequencies(count: int, size: int, spacing: float) -> Floats:
+    frequencies: Floats = (2.0 * np.pi / (size * spacing)) * np.arange(1, count + 1, dtype=np.float64)
+    return frequencies
 
 
 def _sampled_cut(
@@ -225,7 +247,7 @@ def _sampled_cut(
     mean = masses @ losses
     variance = np.maximum(masses @ losses**2 - mean**2, 0.0)
     typical = float(steps.count @ steps.mix(variance) / steps.count.sum())
-    turn = min(max(0.5 / np.sqrt(2.0 * typical), 2.0 * lowest), highest)
+    turn = min(max(2.0 / np.sqrt(2.0 * typical), 2.0 * lowest), highest)
     samples = np.unique(
         np.concatenate(
             (
@@ -245,11 +267,11 @@ def _sampled_cut(
     place = samples / lowest
     added = product * (np.log(place[1:] / place[:-1]) + 1.0 / place[:-1])
     beyond = np.cumsum(added[::-1])[::-1]
-    enough = np.flatnonzero(beyond <= tail)
-    if not enough.size:
+    if beyond[-1] > tail:
         return size // 2, 0.0
-    kept = min(int(np.ceil(place[enough[0]])), size // 2)
-    return kept, float(beyond[enough[0]])
+    enough, negligible = (int(np.argmax(beyond <= limit)) for limit in (tail, max(_NEGLIGIBLE * tail, beyond[-1])))
+    chosen = negligible if place[negligible] <= 2.0 * place[enough] else enough
+    return min(int(np.ceil(place[chosen])), size // 2), float(beyond[chosen])
 
 
 def _direct(atoms: Atoms, losses: Floats, frequencies: Floats, steps: Steps) -> tuple[Complexes, Floats]:
