@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from itertools import groupby
 
 from privet.accounting.events import Event, Sampling, check_delta
 from privet.accounting.pld import PLD
@@ -24,13 +24,7 @@ def merged_events(noise_multipliers: Sequence[float], sampling: Sampling) -> lis
         >>> [event.count for event in merged_events([2.0, 2.0, 1.5], NoSampling())]
         [2, 1]
     """
-    events: list[Event] = []
-    for noise in noise_multipliers:
-        if events and events[-1].noise_multiplier == noise:
-            events[-1] = replace(events[-1], count=events[-1].count + 1)
-        else:
-            events.append(Event(float(noise), sampling))
-    return events
+    return [Event(float(noise), sampling, sum(1 for _ in equal)) for noise, equal in groupby(noise_multipliers)]
 
 
 def noise_multiplier(
@@ -113,7 +107,8 @@ def _smallest(shape: Sequence[Event], delta: float, target: float, accountant: P
     aim = math.log(target * (1.0 - _CLOSE / 2.0))
 
     def miss(x: float, events: Sequence[Event] = shape, by: PLD = accountant) -> float:
-        scaled = [replace(event, noise_multiplier=math.exp(x) * event.noise_multiplier) for event in events]
+        scale = math.exp(x)
+        scaled = [Event(scale * event.noise_multiplier, event.sampling, event.count) for event in events]
         return math.log(max(by.upper_epsilon(scaled, delta), 1e-300)) - aim
 
     rough, few = PLD(width=max(1e-3, accountant.width)), _summary(shape)
