@@ -160,13 +160,13 @@ def lay_out(rate: float, delta: float, width: float, counted: dict[float, int]) 
     noise = np.array(sorted(counted))
     counts = np.array([float(counted[level]) for level in noise])
     lowest, highest = float(noise[0]) / _WIDER, float(noise[-1]) * _WIDER
+    total, tail = AHEAD * float(counts.sum()), _TAIL * delta
+    if not (lowest > 0.01 and (high := top_loss(lowest, rate, tail / total)) < 700.0):
+        return None
     ends = _variation(np.array([highest, lowest]))
     number = int(np.clip(np.ceil(np.log(ends[1] / ends[0]) / _NODE_GAP), 8, _MOST_NODES))
     levels = 0.5**1.5 / erfinv(np.linspace(ends[0], ends[1], number))
     variation = _variation(levels)
-    total, tail = AHEAD * float(counts.sum()), _TAIL * delta
-    if not (lowest > 0.01 and (high := top_loss(lowest, rate, tail / total)) < 700.0):
-        return None
     variance = AHEAD * float(counts @ (rate**2 * np.expm1(np.minimum(noise**-2.0, 50.0))))
     spacing = float(min(np.sqrt(width * min(1.0, np.sqrt(variance)) / total), _COARSEST))
     spacing = min(spacing, max(rate / 16.0, 1.0 / LARGEST_WINDOW))
