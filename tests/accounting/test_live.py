@@ -147,19 +147,27 @@ def test_what_is_out_of_range_is_refused(call: object) -> None:
         call()  # type: ignore[operator]
 
 
-def test_the_law_catches_a_dropped_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One direction must decide somewhere, the other elsewhere, or dropping one would go unseen.
-    cases = {"forward": (0.01, [1.0] * 100), "reverse": (0.9, [8.0] * 70)}
-    deciding = set()
-    for rate, noise in cases.values():
-        run = law_an_upper_end_close_to_pld(rate, noise, (len(noise),))
-        assert run._layout is not None
-        sides = (run._layout.forward.composed(), run._layout.reverse.composed())
-        deltas = [side.delta(run.upper_epsilon())[0] for side in sides]
-        deciding.add(int(np.argmax(deltas)))
-    monkeypatch.setattr(live, "_root", lambda losses, *rest, found=live._root: found((losses[1], losses[1]), *rest))
+def law_the_larger_direction_decides() -> None:
+    """The forward direction is the larger one here; exchanged, the other must decide, and nothing may change."""
+    run = OpenRun(0.02, 1e-5)
+    run.append(1.0, 100)
+    honest = run.upper_epsilon()
+    layout = run._layout
+    assert layout is not None
+    assert layout.forward.composed().delta(honest)[0] > 1.5 * layout.reverse.composed().delta(honest)[0]
+    run._layout = replace(layout, forward=layout.reverse, reverse=layout.forward)
+    assert run.upper_epsilon() == pytest.approx(honest, rel=1e-4)
+
+
+def test_both_directions_are_asked() -> None:
+    law_the_larger_direction_decides()
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["reverse dropped", "forward dropped"])
+def test_the_law_catches_a_dropped_direction(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_root", lambda losses, *rest, root=live._root: root((losses[kept],) * 2, *rest))
     with pytest.raises(AssertionError):
-        law_an_upper_end_close_to_pld(*cases["forward"], (100,))
+        law_the_larger_direction_decides()
 
 
 def test_the_law_catches_a_window_that_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privet.accounting import PLD, RDP, Event, NeighbouringRelation, NoSampling, Poisson, TruncatedPoisson
+from privet.accounting import PLD, RDP, Event, NeighbouringRelation, NoSampling, Poisson, TruncatedPoisson, spectrum
 from privet.accounting.loss_cells import Atoms, loss_grid, lower_atoms, top_loss, upper_atoms
 from privet.accounting.reference import reference_epsilon
 from privet.errors import ArgumentError, UnsupportedEventError
@@ -262,3 +262,18 @@ def test_what_cannot_be_interpreted_is_refused_by_name() -> None:
     for delta in (0.0, 1.0, float("nan")):
         with pytest.raises(ArgumentError, match="delta"):
             PLD().epsilon([Event(1.0, NoSampling())], delta)
+
+
+def test_both_ways_to_the_spectrum_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole transforms that stop early, and sampled frequencies with a bound between them, give the same bracket."""
+    generator = np.random.default_rng(4)
+    for levels in (2, 10, 40):
+        for rate in (0.005, 0.1):
+            noise = generator.uniform(0.7, 3.0, levels)
+            events = [Event(float(z), Poisson(rate), int(generator.integers(1, 4_000 // levels))) for z in noise]
+            whole = PLD().epsilon(events, 1e-6)
+            with monkeypatch.context() as patch:
+                patch.setattr(spectrum, "_FFT_AT_MOST", 0)
+                sampled = PLD().epsilon(events, 1e-6)
+            assert sampled.upper == pytest.approx(whole.upper, abs=2e-6)
+            assert sampled.lower == pytest.approx(whole.lower, abs=2e-6)

@@ -16,10 +16,13 @@ from privet.accounting.events import (
 )
 from privet.accounting.history import LedgerContents, RunContents
 from privet.accounting.ledger import Ledger, read_ledger
+from privet.accounting.live import OpenRun
+from privet.accounting.monitor import Monitor, suggest_epochs, suggest_steps
 from privet.accounting.pld import PLD
 from privet.accounting.rdp import RDP
 from privet.accounting.reference import Reference
 from privet.accounting.run import Run
+from privet.accounting.trajectory import Trajectory
 from privet.accounting.zcdp import ZCDP
 
 __all__ = [
@@ -30,15 +33,20 @@ __all__ = [
     "Event",
     "Ledger",
     "LedgerContents",
+    "Monitor",
     "NeighbouringRelation",
     "NoSampling",
+    "OpenRun",
     "Poisson",
     "Reference",
     "Run",
     "RunContents",
     "Sampling",
+    "Trajectory",
     "TruncatedPoisson",
     "calibration",
     "joint_noise",
     "read_ledger",
+    "suggest_epochs",
+    "suggest_steps",
 ]

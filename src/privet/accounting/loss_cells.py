@@ -187,7 +187,7 @@ def _convex_hull(masses: Floats, losses: Floats) -> Floats:
         heads = (left >= 0) & (right < losses.size)
         heads &= ~negative[row, np.maximum(left, 0)]  # of a run of negative masses, the leftmost
         if not heads.any():  # negative at an edge: no neighbour to share with
-            _tell_nothing(masses, negative.any(axis=1), losses)
+            _tell_nothing(masses, np.asarray(negative.any(axis=1)), losses)
             continue
         row, column, left, right = row[heads], column[heads], left[heads], right[heads]
         mass = masses[row, column]
