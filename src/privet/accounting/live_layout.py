@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, erfinv
 
-from privet.accounting.loss_cells import Atoms, loss_grid, top_loss, upper_atoms
+from privet.accounting.loss_cells import GROWTH, TAIL, Atoms, lattice_spacing, loss_grid, top_loss, upper_atoms
 from privet.accounting.spectrum import (
     LARGEST_WINDOW,
     ComposedLoss,
@@ -40,9 +40,6 @@ _WIDER = 1.25  # the nodes reach so far beyond the noise seen
 _NODE_GAP = 0.01  # relative gap of total variation between nodes; the excess is of second order in it
 _MOST_NODES = 256
 _MOST_FREQUENCIES = 8_192
-_TAIL = 1e-7  # of delta: what each truncation may cost
-_GROWTH = 0.006  # width of a cell over its loss
-_COARSEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def lay_out(rate: float, delta: float, width: float, counted: dict[float, int]) 
     noise = np.array(sorted(counted))
     counts = np.array([float(counted[level]) for level in noise])
     lowest, highest = float(noise[0]) / _WIDER, float(noise[-1]) * _WIDER
-    total, tail = AHEAD * float(counts.sum()), _TAIL * delta
+    total, tail = AHEAD * float(counts.sum()), TAIL * delta
     if not (lowest > 0.01 and (high := top_loss(lowest, rate, tail / total)) < 700.0):
         return None
     ends = _variation(np.array([highest, lowest]))
@@ -168,11 +165,10 @@ def lay_out(rate: float, delta: float, width: float, counted: dict[float, int]) 
     levels = 0.5**1.5 / erfinv(np.linspace(ends[0], ends[1], number))
     variation = _variation(levels)
     variance = AHEAD * float(counts @ (rate**2 * np.expm1(np.minimum(noise**-2.0, 50.0))))
-    spacing = float(min(np.sqrt(width * min(1.0, np.sqrt(variance)) / total), _COARSEST))
-    spacing = min(spacing, max(rate / 16.0, 1.0 / LARGEST_WINDOW))
+    spacing = lattice_spacing(width, variance, total, rate, 1.0 / LARGEST_WINDOW)
     steps = _placed(variation, _variation(noise), counts)
     while True:
-        points = loss_grid(spacing, _GROWTH, float(np.log1p(-rate)) - 3.0 * spacing, high)
+        points = loss_grid(spacing, GROWTH, float(np.log1p(-rate)) - 3.0 * spacing, high)
         try:
             forward, reverse = (
                 _begin(atoms, spacing, steps, tail) for atoms in upper_atoms(points, spacing, levels, rate)

@@ -25,10 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-__all__ = ["Atoms", "loss_grid", "lower_atoms", "top_loss", "upper_atoms"]
+__all__ = ["GROWTH", "TAIL", "Atoms", "lattice_spacing", "loss_grid", "lower_atoms", "top_loss", "upper_atoms"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+GROWTH = 0.006  # width of a cell over its loss: the relative error of the variance is its square over six
+TAIL = 1e-7  # of delta: what each truncation may cost
+_COARSEST = 0.02
+_CELLS_TO_EDGE = 16.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,20 @@ def top_loss(noise_multiplier: float, rate: float, mass: float) -> float:
     x = max(quantile * noise_multiplier + 1.0, -float(ndtri(min(max(mass, 1e-300), 0.4))) * noise_multiplier)
     exponent = (2.0 * x - 1.0) / (2.0 * noise_multiplier**2)
     return float(np.logaddexp(np.log1p(-rate), np.log(rate) + exponent)) if rate < 1.0 else exponent
+
+
+def lattice_spacing(width: float, variance: float, steps: float, rate: float, finest: float) -> float:
+    """The spacing at which a bracket is about ``width`` wide; it decides how tight a bound is, never whether it holds.
+
+    Args:
+        width: of the bracket.
+        variance: of the composed loss, roughly.
+        steps: how many releases.
+        rate: the smallest sampling rate; the smallest loss, log(1 - q), must not fall between two lattice points.
+        finest: a lattice need not be finer.
+    """
+    spacing = min(float(np.sqrt(width * min(1.0, np.sqrt(variance)) / steps)), _COARSEST)
+    return min(spacing, max(rate / _CELLS_TO_EDGE, finest))
 
 
 def loss_grid(spacing: float, growth: float, low: float, high: float) -> Integers:

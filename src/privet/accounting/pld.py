@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import erf, erfinv
 
 from privet.accounting.bound import Bound
 from privet.accounting.events import (
@@ -19,7 +19,16 @@ from privet.accounting.events import (
     refuse_sampled_replacement,
 )
 from privet.accounting.gaussian import gaussian_delta, gaussian_epsilon
-from privet.accounting.loss_cells import Atoms, loss_grid, lower_atoms, top_loss, upper_atoms
+from privet.accounting.loss_cells import (
+    GROWTH,
+    TAIL,
+    Atoms,
+    lattice_spacing,
+    loss_grid,
+    lower_atoms,
+    top_loss,
+    upper_atoms,
+)
 from privet.accounting.rdp import RDP
 from privet.accounting.spectrum import (
     LARGEST_WINDOW,
@@ -36,11 +45,8 @@ __all__ = ["PLD"]
 Floats = NDArray[np.float64]
 Groups = dict[float, tuple[Floats, Floats]]  # distinct noise multipliers and their counts, by sampling rate
 
-_GROWTH = 0.006  # width of a cell over its loss: relative error of the variance is its square over six
-_TAIL = 1e-7  # of delta: what each truncation may cost
-_COARSEST = 0.02
 _MANY = 64
-_CELLS_TO_EDGE = 16.0
+_HALF_ROOT = 0.5**1.5
 _FELT = 0.01  # of delta: from here on rounding is felt, and RDP may be tighter
 
 
@@ -190,9 +196,7 @@ class PLD:
         """Both directions, on the finest lattice that is worth it and fits."""
         steps_in_all = sum(float(counts.sum()) for _, counts in groups.values())
         variance = sum(float(counts @ _variance(noise, rate)) for rate, (noise, counts) in groups.items())
-        spacing = float(min(np.sqrt(self.width * min(1.0, np.sqrt(variance)) / steps_in_all), _COARSEST))
-        # The smallest loss is log(1 - q): a lattice coarser than that would not see it.
-        spacing = min(spacing, max(min(groups) / _CELLS_TO_EDGE, 1.0 / LARGEST_WINDOW))
+        spacing = lattice_spacing(self.width, variance, steps_in_all, min(groups), 1.0 / LARGEST_WINDOW)
         while True:
             try:
                 return self._compose_at(spacing, groups, delta, lower)
@@ -203,11 +207,11 @@ class PLD:
         self, spacing: float, groups: Groups, delta: float, lower: bool
     ) -> tuple[ComposedLoss, ComposedLoss]:
         steps_in_all = sum(float(counts.sum()) for _, counts in groups.values())
-        tail = _TAIL * delta
+        tail = TAIL * delta
         high = _top_loss(groups, delta)
         low = min(-high if rate == 1.0 else float(np.log1p(-rate)) - 3.0 * spacing for rate in groups)
         # What wide cells cost averages out over many steps, not over a few.
-        growth = _GROWTH if steps_in_all > _MANY else _GROWTH / 8.0
+        growth = GROWTH if steps_in_all > _MANY else GROWTH / 8.0
         points = loss_grid(spacing, growth, low, high)
         forward, reverse, rows, weights, counted = [], [], [], [], []
         offset = 0
@@ -267,7 +271,7 @@ def _groups(events: Sequence[Event], relation: NeighbouringRelation) -> Groups:
 
 def _top_loss(groups: Groups, delta: float) -> float:
     """The loss above which all steps together have less mass than a truncation may cost."""
-    mass = _TAIL * delta / sum(float(counts.sum()) for _, counts in groups.values())
+    mass = TAIL * delta / sum(float(counts.sum()) for _, counts in groups.values())
     return max(top_loss(float(noise.min()), rate, mass) for rate, (noise, _) in groups.items())
 
 
@@ -290,11 +294,11 @@ def _mixed(noise: Floats, counts: Floats, nodes: int) -> Nodes:
     """Nodes evenly in total variation; each level is the mixture of its two neighbours that matches its own."""
     if noise.size <= nodes:
         return noise, np.arange(noise.size, dtype=np.int64), np.ones(noise.size), counts
-    theta = 2.0 * ndtr(0.5 / noise) - 1.0
+    theta = erf(_HALF_ROOT / noise)  # 2 Phi(1 / (2 z)) - 1
     grid = np.linspace(theta.min(), theta.max(), nodes)
     # A node rounded to the wrong side would under-count: each is moved towards less noise by a few rounding errors.
-    levels = 0.5 / ndtri((grid + 1.0) / 2.0) * (1.0 - 1e-14)
-    grid = 2.0 * ndtr(0.5 / levels) - 1.0
+    levels = _HALF_ROOT / erfinv(grid) * (1.0 - 1e-14)
+    grid = erf(_HALF_ROOT / levels)
     row = np.clip(np.searchsorted(grid, theta, side="right") - 1, 0, nodes - 2)
     # For the same reason a little weight is moved from the noisier node to the other.
     weight = np.clip((grid[row + 1] - theta) / (grid[row + 1] - grid[row]) - 1e-12, 0.0, 1.0)

@@ -108,7 +108,9 @@ class ComposedLoss:
         g = (at_first - at_end) / -np.expm1(-1j * theta)
         g -= (start_gap * at_first - end_gap * at_end) / -np.expm1(-h - 1j * theta)
         g0 = (end - first) - (start_gap - end_gap) / -np.expm1(-h)
-        terms = np.concatenate(([g0], 2.0 * g)) / self.size
+        # j stands for N - j as well, unless they are one and the same
+        both = np.where(2 * np.arange(1, self.spectrum.size) == self.size, 1.0, 2.0)
+        terms = np.concatenate(([g0], both * g)) / self.size
         value = float((self.spectrum * terms).real.sum()) + self.infinite
         error = float((np.abs(self.spectrum * terms) * self.rounding).sum()) + 32.0 * _ROUND
         return value, self.outside + error + self.relative * abs(value)
@@ -205,7 +207,7 @@ def _whole_spectrum(
     for done, row in enumerate(order, 1):
         transform = np.conj(np.fft.rfft(np.bincount(place, atoms.masses[row], size)))[1 : size // 2 + 1]
         magnitude += counts[row] * np.log(np.minimum(np.abs(transform) + floor, 1.0))
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             logarithm += counts[row] * np.log(transform)
         if done < len(order) and done & (done - 1) == 0:  # 1, 2, 4, ... transforms
             few, beyond = _kept(magnitude, 1e-3 * _NEGLIGIBLE * tail)
