@@ -43,6 +43,11 @@ def test_merged_events_keep_every_step_in_order() -> None:
     assert len(events) == 3
 
 
+def test_a_target_below_what_delta_forgives_is_met_by_much_noise() -> None:
+    noise = noise_multiplier(Poisson(0.01), 10, 1e-5, 1e-6)
+    assert PLD().upper_epsilon([Event(noise, Poisson(0.01), 10)], 1e-5) <= 1e-6
+
+
 def test_what_cannot_be_met_is_refused() -> None:
     with pytest.raises(ArgumentError, match="target_epsilon"):
         noise_multiplier(NoSampling(), 1, 1e-5, 0.0)

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privet.accounting import PLD, RDP, Event, NeighbouringRelation, NoSampling, Poisson, TruncatedPoisson, spectrum
+from privet.accounting import (
+    PLD,
+    RDP,
+    Event,
+    NeighbouringRelation,
+    NoSampling,
+    Poisson,
+    TruncatedPoisson,
+    pld,
+    spectrum,
+)
 from privet.accounting.loss_cells import Atoms, loss_grid, lower_atoms, top_loss, upper_atoms
 from privet.accounting.reference import reference_epsilon
 from privet.errors import ArgumentError, UnsupportedEventError
@@ -277,3 +287,49 @@ def test_both_ways_to_the_spectrum_agree(monkeypatch: pytest.MonkeyPatch) -> Non
                 sampled = PLD().epsilon(events, 1e-6)
             assert sampled.upper == pytest.approx(whole.upper, abs=2e-6)
             assert sampled.lower == pytest.approx(whole.lower, abs=2e-6)
+
+
+def test_one_release_has_the_epsilon_of_the_closed_form() -> None:
+    """Few steps keep every frequency, small factors among them: 60 random releases against 40 digits."""
+    generator = np.random.default_rng(5)
+    for _ in range(60):
+        noise, rate = float(10 ** generator.uniform(-0.6, 0.7)), float(10 ** generator.uniform(-4, 0) * 0.98)
+        delta = float(10 ** generator.uniform(-9, -2))
+        bound = PLD().epsilon([Event(noise, Poisson(rate))], delta)
+
+        def truth(epsilon: float, noise: float = noise, rate: float = rate) -> float:
+            return max(exact_delta(rate, noise, epsilon, reverse=reverse) for reverse in (False, True))
+
+        assert truth(bound.upper) <= delta
+        assert bound.lower == 0.0 or truth(bound.lower) >= delta
+        assert bound.width <= max(2e-3, 2e-3 * bound.upper)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.04, 2.0), (0.062, 2.0), (0.08, 1.0), (0.5, 50.0), (1.0, 1.001), (5.0, 1e3)]
+)
+def test_nodes_dominate_every_level(low: float, high: float) -> None:
+    noise = np.geomspace(low, high, 300)
+    levels, row, weight, _ = pld._mixed(noise, np.ones(300), 256)
+    assert levels[-1] <= low
+    assert (levels[row + 1] <= noise * (1 + 1e-12)).all()
+    assert ((weight == 0.0) | (levels[row] >= noise * (1 - 1e-12)) | (row == 0)).all()
+    with mpmath.workdps(40):
+
+        def theta(z: float) -> mpmath.mpf:
+            return mpmath.erf(1 / (2 * mpmath.sqrt(2) * mpmath.mpf(float(z))))
+
+        for at in range(0, 300, 23):
+            share = mpmath.mpf(float(weight[at]))
+            mixture = share * theta(levels[row[at]]) + (1 - share) * theta(levels[row[at] + 1])
+            assert mixture >= theta(noise[at])
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Event(1e100, NoSampling()), Event(1e-100, NoSampling()), Event(1e100, Poisson(0.1)), Event(1e-100, Poisson(0.1)),
+     Event(1.0, Poisson(0.1), 10**15), Event(1e4, Poisson(0.01), 10**12), Event(0.05, Poisson(0.01), 300)],
+)  # fmt: skip
+def test_what_lies_far_out_is_left_to_rdp_without_an_accident(event: Event) -> None:
+    bound = PLD().epsilon([event], 1e-5)
+    assert 0.0 <= bound.lower <= bound.upper <= max(RDP().epsilon([event], 1e-5).upper, bound.lower) * (1 + 1e-9)

@@ -43,5 +43,5 @@ class Bound:
     def __str__(self) -> str:
         if math.isinf(self.upper):
             return "unbounded"
-        upper = math.ceil(self.upper * 1e3 - 1e-9) / 1e3
+        upper = math.ceil(self.upper * 1e3) / 1e3
         return f"<= {upper:.3f} (not below {math.floor(self.lower * 1e3) / 1e3:.3f})"

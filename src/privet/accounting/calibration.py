@@ -119,7 +119,7 @@ def _smallest(shape: Sequence[Event], delta: float, target: float, accountant: P
         x -= at / slope  # one step of Newton with the rough slope is nearly always enough
         at = miss(x)
     if not _meets(at, _CLOSE):
-        x = _root(miss, x, max(2.0 * abs(at), 1e-3), _CLOSE, target)
+        x = _root(miss, x, min(max(2.0 * abs(at), 1e-3), 0.1), _CLOSE, target)
     return math.exp(x)
 
 
@@ -146,10 +146,10 @@ def _root(miss: Callable[[float], float], x: float, step: float, close: float, t
     at = miss(x)
     if _meets(at, close):
         return x
-    direction = math.copysign(1.0, at)
+    direction, ends = math.copysign(1.0, at), (math.log(_RANGE[0]), math.log(_RANGE[1]))
     while True:
-        other = x + direction * step
-        if not math.log(_RANGE[0]) <= other <= math.log(_RANGE[1]):
+        other = min(max(x + direction * step, ends[0]), ends[1])
+        if other == x:
             raise AccountingError(
                 f"no noise from {_RANGE[0]:g} to {_RANGE[1]:g} times the given one spends epsilon {target:g}; "
                 "ask for another target, or for fewer steps."
@@ -159,11 +159,13 @@ def _root(miss: Callable[[float], float], x: float, step: float, close: float, t
             break
         x, at, step = other, at_other, 2.0 * step
     (low, above), (high, below) = ((x, at), (other, at_other)) if at > 0.0 else ((other, at_other), (x, at))
-    while not _meets(below, close) and high - low > 1e-12:
-        x = (low * below - high * above) / (below - above)
-        at = miss(x if low < x < high else (low + high) / 2.0)
+    share = [1.0, 1.0]  # an end that stays is trusted half as much each time
+    while not _meets(below, close) and high - low > 1e-9:
+        left, right = above * share[0], max(below * share[1], -1.0)  # epsilon 0 is no slope to follow
+        x = (low * right - high * left) / (right - left)
+        at = miss(x)
         if at > 0.0:
-            low, above, below = x, at, below / 2.0
+            low, above, share = x, at, [1.0, share[1] / 2.0]
         else:
-            high, below, above = x, at, above / 2.0
+            high, below, share = x, at, [share[0] / 2.0, 1.0]
     return high

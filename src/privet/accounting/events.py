@@ -92,13 +92,13 @@ class Event:
 
     def __post_init__(self) -> None:
         z: object = self.noise_multiplier
-        if isinstance(z, bool) or not isinstance(z, int | float) or not (0.0 < z <= 1e300):
-            raise ArgumentError("noise_multiplier", z, "a finite number above 0")
+        if isinstance(z, bool) or not isinstance(z, int | float) or not 1e-100 <= z <= 1e100:
+            raise ArgumentError("noise_multiplier", z, "a number above 0 (from 1e-100 to 1e100)")
         sampling: object = self.sampling
         if not isinstance(sampling, NoSampling | Poisson | TruncatedPoisson):
             raise ArgumentError("sampling", sampling, "NoSampling(), Poisson(rate) or TruncatedPoisson(...)")
-        if not _is_count(self.count):
-            raise ArgumentError("count", self.count, "a whole number of at least 1")
+        if not _is_count(self.count) or self.count > 2**53:
+            raise ArgumentError("count", self.count, "a whole number from 1 to 2^53")
 
     def __str__(self) -> str:
         match self.sampling:

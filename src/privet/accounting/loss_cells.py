@@ -34,6 +34,7 @@ GROWTH = 0.006  # width of a cell over its loss: the relative error of the varia
 TAIL = 1e-7  # of delta: what each truncation may cost
 _COARSEST = 0.02
 _CELLS_TO_EDGE = 16.0
+_FINEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def lattice_spacing(width: float, variance: float, steps: float, rate: float, fi
         finest: a lattice need not be finer.
     """
     spacing = min(float(np.sqrt(width * min(1.0, np.sqrt(variance)) / steps)), _COARSEST)
-    return min(spacing, max(rate / _CELLS_TO_EDGE, finest))
+    return max(min(spacing, max(rate / _CELLS_TO_EDGE, finest)), _FINEST)
 
 
 def loss_grid(spacing: float, growth: float, low: float, high: float) -> Integers:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf, erfinv
+from scipy.special import erf, erfc, erfinv
 
 from privet.accounting.bound import Bound
 from privet.accounting.events import (
@@ -46,8 +46,11 @@ Floats = NDArray[np.float64]
 Groups = dict[float, tuple[Floats, Floats]]  # distinct noise multipliers and their counts, by sampling rate
 
 _MANY = 64
+_TOO_COARSE = 10.0
 _HALF_ROOT = 0.5**1.5
-_FELT = 0.01  # of delta: from here on rounding is felt, and RDP may be tighter
+_SATURATED = 0.15  # noise below which the total variation is 1 to three digits and more
+_FELT = 0.01  # of delta, or of epsilon: from here on rounding is felt, and RDP may be tighter
+_LARGE = 20.0  # an epsilon at which mixtures of far nodes are loose
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,9 @@ class PLD:
         upper = self.upper_epsilon(events, delta, relation)
         if not groups:
             return Bound(0.0, upper)
-        if not _in_reach(groups, delta):
-            return Bound(0.0, upper)
         pair = self._compose(groups, delta, lower=True)
+        if pair is None:
+            return Bound(0.0, upper)
         lower, _ = smallest_epsilon(lambda epsilon: _low(pair, epsilon) >= delta, _highest(pair))
         return Bound(min(max(lower - _shift(pair), 0.0), upper), upper)
 
@@ -139,9 +142,9 @@ class PLD:
             return 0.0
         if set(groups) == {1.0}:
             return gaussian_epsilon(delta, 1.0 / float(groups[1.0][0][0])).upper
-        if not _in_reach(groups, delta):
-            return RDP().epsilon(events, delta, relation).upper
         pair = self._compose(groups, delta, lower=False)
+        if pair is None:
+            return RDP().epsilon(events, delta, relation).upper
         highest = _highest(pair)
         if _high(pair, highest) > delta:
             return RDP().epsilon(events, delta, relation).upper
@@ -149,7 +152,8 @@ class PLD:
         if upper == 0.0:
             return 0.0
         upper += _shift(pair)
-        if max(one.delta(upper)[1] for one in pair) > _FELT * delta:
+        coarse = max(_shift(pair) / upper, max(one.delta(upper)[1] for one in pair) / delta)
+        if coarse > _FELT or upper > _LARGE:
             return min(upper, RDP().epsilon(events, delta, relation).upper)
         return upper
 
@@ -171,10 +175,9 @@ class PLD:
         if set(groups) == {1.0}:
             exact = gaussian_delta(epsilon, 1.0 / float(groups[1.0][0][0]))
             return Bound(exact, exact)
-        if not _in_reach(groups, scale):
+        above, below = self._compose(groups, scale, lower=False), self._compose(groups, scale, lower=True)
+        if above is None or below is None:
             return Bound(0.0, 1.0)
-        above = self._compose(groups, scale, lower=False)
-        below = self._compose(groups, scale, lower=True)
         upper = min(_high(above, max(epsilon - _shift(above), 0.0)), 1.0)
         return Bound(min(max(_low(below, epsilon + _shift(below)), 0.0), upper), upper)
 
@@ -192,16 +195,19 @@ class PLD:
         """
         return [self.epsilon(first_steps(events, count), delta, relation) for count in steps]
 
-    def _compose(self, groups: Groups, delta: float, *, lower: bool) -> tuple[ComposedLoss, ComposedLoss]:
-        """Both directions, on the finest lattice that is worth it and fits."""
+    def _compose(self, groups: Groups, delta: float, *, lower: bool) -> tuple[ComposedLoss, ComposedLoss] | None:
+        """Both directions, on the finest lattice that is worth it and fits; nothing where none does."""
+        if not _in_reach(groups, delta):
+            return None
         steps_in_all = sum(float(counts.sum()) for _, counts in groups.values())
         variance = sum(float(counts @ _variance(noise, rate)) for rate, (noise, counts) in groups.items())
         spacing = lattice_spacing(self.width, variance, steps_in_all, min(groups), 1.0 / LARGEST_WINDOW)
-        while True:
+        while spacing < _TOO_COARSE:
             try:
                 return self._compose_at(spacing, groups, delta, lower)
             except WindowTooLargeError as error:
                 spacing *= 1.5 * error.size / LARGEST_WINDOW
+        return None
 
     def _compose_at(
         self, spacing: float, groups: Groups, delta: float, lower: bool
@@ -255,7 +261,7 @@ def _groups(events: Sequence[Event], relation: NeighbouringRelation) -> Groups:
             )
         rate = event.rate
         if rate == 1.0:
-            precision += event.count / event.noise_multiplier**2
+            precision += event.count * (1.0 / event.noise_multiplier) ** 2
         else:
             counted[rate][float(event.noise_multiplier)] += event.count
     if counted:
@@ -283,7 +289,7 @@ def _in_reach(groups: Groups, delta: float) -> bool:
 
 def _variance(noise: Floats, rate: float) -> Floats:
     """About the variance of one release's loss; it decides the spacing, never a bound."""
-    spread: Floats = rate**2 * np.expm1(np.minimum(1.0 / noise**2, 50.0)) if rate < 1.0 else 1.0 / noise**2
+    spread: Floats = rate**2 * np.expm1(np.minimum((1.0 / noise) ** 2, 50.0)) if rate < 1.0 else (1.0 / noise) ** 2
     return spread
 
 
@@ -294,15 +300,28 @@ def _mixed(noise: Floats, counts: Floats, nodes: int) -> Nodes:
     """Nodes evenly in total variation; each level is the mixture of its two neighbours that matches its own."""
     if noise.size <= nodes:
         return noise, np.arange(noise.size, dtype=np.int64), np.ones(noise.size), counts
-    theta = erf(_HALF_ROOT / noise)  # 2 Phi(1 / (2 z)) - 1
-    grid = np.linspace(theta.min(), theta.max(), nodes)
-    # A node rounded to the wrong side would under-count: each is moved towards less noise by a few rounding errors.
-    levels = _HALF_ROOT / erfinv(grid) * (1.0 - 1e-14)
-    grid = erf(_HALF_ROOT / levels)
-    row = np.clip(np.searchsorted(grid, theta, side="right") - 1, 0, nodes - 2)
-    # For the same reason a little weight is moved from the noisier node to the other.
-    weight = np.clip((grid[row + 1] - theta) / (grid[row + 1] - grid[row]) - 1e-12, 0.0, 1.0)
+    theta, rest = _variation(noise)
+    if noise[0] > _SATURATED:
+        levels = _HALF_ROOT / erfinv(np.linspace(theta.min(), theta.max(), nodes))
+        levels[0], levels[-1] = noise[-1], noise[0]
+    else:
+        levels = np.geomspace(noise[-1], noise[0], nodes)
+    # Rounding must not leave a level outside: the ends are moved, and a little weight, towards less noise.
+    levels *= 1.0 - 1e-14
+    row = np.clip(np.searchsorted(-levels, -noise, side="right") - 1, 0, nodes - 2)
+    grid, grid_rest = _variation(levels)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low = theta < 0.5
+        gap = np.where(low, grid[row + 1] - grid[row], grid_rest[row] - grid_rest[row + 1])
+        weight = np.where(low, grid[row + 1] - theta, rest - grid_rest[row + 1]) / gap
+        weight -= 1e-12 + 4e-15 * np.where(low, grid[row + 1], grid_rest[row]) / gap
+    weight = np.clip(np.where(np.isfinite(weight), weight, 0.0), 0.0, 1.0)
     return levels, row.astype(np.int64), weight, counts
+
+
+def _variation(noise: Floats) -> tuple[Floats, Floats]:
+    """Total variation of the unsampled Gaussian, 2 Phi(1 / (2 z)) - 1, and what it lacks to 1; no digits are lost."""
+    return erf(_HALF_ROOT / noise), erfc(_HALF_ROOT / noise)
 
 
 def _rounded_up(noise: Floats, counts: Floats, nodes: int) -> Nodes:

@@ -32,6 +32,7 @@ Integers = NDArray[np.int64]
 Number = TypeVar("Number", np.float64, np.complex128)
 
 _ROUND = 2.0**-53
+_FEW_ROUNDINGS = 16.0 * _ROUND
 _FFT_AT_MOST = 64  # loss distributions that are transformed whole; more are sampled
 _DIRECT_AT_MOST = 4_000_000  # atoms x frequencies evaluated one by one
 _AT_ONCE = 2_000_000
@@ -138,20 +139,21 @@ def compose(atoms: Atoms, spacing: float, steps: Steps, tail: float) -> Composed
     """
     losses = (atoms.points * spacing).astype(np.float64)
     low, high = _window(atoms.masses, losses, steps, tail)
+    if not high - low < spacing * 2.0**50:  # NaN and infinity as well
+        raise WindowTooLargeError(2**50)
     start = int(np.floor(low / spacing))
     size = int(np.ceil(high / spacing)) - start + 2
     if size > LARGEST_WINDOW:
         raise WindowTooLargeError(size)
     steps_in_all = float(steps.count.sum())
-    logarithm = None
+    logarithm: Complexes | None = None
+    relative = np.zeros(0)
     if len(atoms.masses) <= _FFT_AT_MOST and not steps.mixed:
-        logarithm, kept, dropped = _whole_spectrum(atoms, losses, size, spacing, steps, tail)
+        logarithm, relative, kept, dropped = _whole_spectrum(atoms, losses, size, spacing, steps, tail)
     else:
         kept, dropped = _sampled_cut(atoms, losses, size, spacing, steps, tail)
     if logarithm is None or kept * losses.size <= _DIRECT_AT_MOST:
         logarithm, relative = _direct(atoms, losses, _frequencies(kept, size, spacing), steps)
-    else:
-        relative = np.full(kept, steps_in_all * 8.0 * np.log2(size) * _ROUND)
     missing = steps.count @ np.log1p(-steps.mix(atoms.infinite))
     spectrum = np.concatenate(([np.exp(missing)], np.exp(logarithm)))
     return ComposedLoss(
@@ -160,7 +162,7 @@ def compose(atoms: Atoms, spacing: float, steps: Steps, tail: float) -> Composed
         size,
         spectrum.astype(np.complex128),
         float(-np.expm1(missing)),
-        np.concatenate(([0.0], relative)) + 16.0 * _ROUND,
+        np.concatenate(([0.0], np.expm1(np.minimum(relative, 100.0)))) + _FEW_ROUNDINGS,
         steps_in_all * 8.0 * _ROUND,
         2.0 * tail + dropped,
         steps_in_all * losses.size * 8.0 * _ROUND,
@@ -191,8 +193,8 @@ def _window(masses: Floats, losses: Floats, steps: Steps, tail: float) -> tuple[
 
 def _whole_spectrum(
     atoms: Atoms, losses: Floats, size: int, spacing: float, steps: Steps, tail: float
-) -> tuple[Complexes | None, int, float]:
-    """Logarithms of the product at every frequency that matters, how many do, and a bound on what the rest adds.
+) -> tuple[Complexes | None, Floats, int, float]:
+    """Logarithms of the product at every frequency that matters, their errors, how many do, and a bound on the rest.
 
     Distributions are transformed whole, those that spread most first, until their product shows that few frequencies
     can matter; of the others these few alone are looked at, and there are no logarithms then.
@@ -203,12 +205,13 @@ def _whole_spectrum(
     place = atoms.points % size
     logarithm = np.zeros(size // 2, dtype=np.complex128)
     floor = 8.0 * np.log2(size) * _ROUND
-    magnitude = np.zeros(size // 2)
+    magnitude, relative = np.zeros(size // 2), np.zeros(size // 2)
     for done, row in enumerate(order, 1):
         transform = np.conj(np.fft.rfft(np.bincount(place, atoms.masses[row], size)))[1 : size // 2 + 1]
         magnitude += counts[row] * np.log(np.minimum(np.abs(transform) + floor, 1.0))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logarithm += counts[row] * np.log(transform)
+        modulus = np.maximum(np.abs(transform), floor)
+        logarithm += counts[row] * (np.log(modulus) + 1j * np.angle(transform))
+        relative += counts[row] * floor / modulus
         if done < len(order) and done & (done - 1) == 0:  # 1, 2, 4, ... transforms
             few, beyond = _kept(magnitude, 1e-3 * _NEGLIGIBLE * tail)
             if few < size // 2 and few * losses.size * 8 <= _DIRECT_AT_MOST:
@@ -216,10 +219,10 @@ def _whole_spectrum(
                 direct = np.abs(1.0 + _transform_less_one(rest, losses, _frequencies(few, size, spacing)))
                 magnitude = magnitude[:few] + counts[order[done:]] @ np.log(np.minimum(direct + floor, 1.0))
                 kept, dropped = _kept(magnitude, tail)
-                return None, max(kept, 1), dropped + beyond
+                return None, relative, max(kept, 1), dropped + beyond
     kept, dropped = _kept(magnitude, tail)
     kept = max(kept, 1)
-    return np.where(np.isfinite(logarithm), logarithm, -800.0)[:kept], kept, dropped
+    return logarithm[:kept], relative[:kept], kept, dropped
 
 
 def _kept(magnitude: Floats, limit: float) -> tuple[int, float]:
@@ -277,15 +280,19 @@ def _sampled_cut(
 
 
 def _direct(atoms: Atoms, losses: Floats, frequencies: Floats, steps: Steps) -> tuple[Complexes, Floats]:
-    """Logarithms of the product at given frequencies, and the relative error of the product there."""
-    less_one = _transform_less_one(atoms, losses, frequencies)
-    by_step = steps.mix(less_one)
-    real, imaginary = by_step.real, by_step.imag
-    with np.errstate(divide="ignore"):
-        modulus = 0.5 * np.log1p(2.0 * real + real**2 + imaginary**2)
+    """Logarithms of the product at given frequencies, and the relative error of the product there.
+
+    F - 1 is off by a few rounding errors of the sum of p_i |e^{i w l_i} - 1|, which is at most sqrt(2 |Re(F - 1)|).
+    Where F is nearly 0 that is all of it, so its modulus is never taken for less than such an error.
+    """
+    less_one = steps.mix(_transform_less_one(atoms, losses, frequencies))
+    real, imaginary = less_one.real, less_one.imag
+    size = np.maximum(np.hypot(1.0 + real, imaginary), _FEW_ROUNDINGS)
+    squared_less_one = np.maximum(2.0 * real + real**2 + imaginary**2, -0.9)  # exact where F is nearly 1
+    modulus = np.where(np.hypot(real, imaginary) < 0.5, 0.5 * np.log1p(squared_less_one), np.log(size))
     logarithm = steps.count @ modulus + 1j * (steps.count @ np.arctan2(imaginary, 1.0 + real))
-    relative = 16.0 * _ROUND * (steps.count @ (np.abs(by_step) / np.maximum(np.exp(modulus), 1e-3)) + 1.0)
-    return np.where(np.isfinite(logarithm), logarithm, -800.0), relative
+    off = _FEW_ROUNDINGS * np.minimum(1.0, np.sqrt(2.0 * np.abs(real)) + np.abs(less_one))
+    return logarithm, steps.count @ (off / size)
 
 
 def _transform_less_one(atoms: Atoms, losses: Floats, frequencies: Floats) -> Complexes:
