@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, erfinv
 
-from privet.accounting.loss_cells import GROWTH, TAIL, Atoms, lattice_spacing, loss_grid, top_loss, upper_atoms
+from privet.accounting.loss_cells import (
+    GROWTH,
+    SATURATED,
+    TAIL,
+    Atoms,
+    lattice_spacing,
+    loss_grid,
+    top_loss,
+    upper_atoms,
+)
 from privet.accounting.spectrum import (
     LARGEST_WINDOW,
     ComposedLoss,
@@ -148,7 +157,7 @@ def _placed(variation: Floats, theta: Floats, counts: Floats) -> Steps:
     """Each step as the mixture of its neighbouring nodes that matches its variation, a hair towards less noise."""
     row = np.clip(np.searchsorted(variation, theta, side="right") - 1, 0, variation.size - 2)
     gap = variation[row + 1] - variation[row]
-    weight = np.clip((variation[row + 1] - theta) / gap - 1e-12, 0.0, 1.0)
+    weight = np.clip((variation[row + 1] - theta - 4e-15 * variation[row + 1]) / gap - 1e-12, 0.0, 1.0)
     return Steps(row.astype(np.int64), weight, counts)
 
 
@@ -158,7 +167,7 @@ def lay_out(rate: float, delta: float, width: float, counted: dict[float, int]) 
     counts = np.array([float(counted[level]) for level in noise])
     lowest, highest = float(noise[0]) / _WIDER, float(noise[-1]) * _WIDER
     total, tail = AHEAD * float(counts.sum()), TAIL * delta
-    if not (lowest > 0.01 and (high := top_loss(lowest, rate, tail / total)) < 700.0):
+    if not (lowest > SATURATED and (high := top_loss(lowest, rate, tail / total)) < 700.0):
         return None
     ends = _variation(np.array([highest, lowest]))
     number = int(np.clip(np.ceil(np.log(ends[1] / ends[0]) / _NODE_GAP), 8, _MOST_NODES))

@@ -25,12 +25,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-__all__ = ["GROWTH", "TAIL", "Atoms", "lattice_spacing", "loss_grid", "lower_atoms", "top_loss", "upper_atoms"]
+__all__ = [
+    "GROWTH",
+    "SATURATED",
+    "TAIL",
+    "Atoms",
+    "lattice_spacing",
+    "loss_grid",
+    "lower_atoms",
+    "top_loss",
+    "upper_atoms",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 GROWTH = 0.006  # width of a cell over its loss: the relative error of the variance is its square over six
+SATURATED = 0.15  # noise below which the total variation is 1 to three digits and more
 TAIL = 1e-7  # of delta: what each truncation may cost
 _COARSEST = 0.02
 _CELLS_TO_EDGE = 16.0

@@ -21,6 +21,7 @@ from privet.accounting.events import (
 from privet.accounting.gaussian import gaussian_delta, gaussian_epsilon
 from privet.accounting.loss_cells import (
     GROWTH,
+    SATURATED,
     TAIL,
     Atoms,
     lattice_spacing,
@@ -48,7 +49,6 @@ Groups = dict[float, tuple[Floats, Floats]]  # distinct noise multipliers and th
 _MANY = 64
 _TOO_COARSE = 10.0
 _HALF_ROOT = 0.5**1.5
-_SATURATED = 0.15  # noise below which the total variation is 1 to three digits and more
 _FELT = 0.01  # of delta, or of epsilon: from here on rounding is felt, and RDP may be tighter
 _LARGE = 20.0  # an epsilon at which mixtures of far nodes are loose
 
@@ -301,7 +301,7 @@ def _mixed(noise: Floats, counts: Floats, nodes: int) -> Nodes:
     if noise.size <= nodes:
         return noise, np.arange(noise.size, dtype=np.int64), np.ones(noise.size), counts
     theta, rest = _variation(noise)
-    if noise[0] > _SATURATED:
+    if noise[0] > SATURATED:
         levels = _HALF_ROOT / erfinv(np.linspace(theta.min(), theta.max(), nodes))
         levels[0], levels[-1] = noise[-1], noise[0]
     else:
