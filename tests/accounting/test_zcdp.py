@@ -107,7 +107,7 @@ def test_ends() -> None:
         for rho in (1e-300, 1e-12, 1e12, 1e300):
             for delta in (1e-300, 1e-12, 0.5, 1 - 1e-15):
                 assert 0.0 <= epsilon_of_rho(rho, delta) < math.inf
-    assert ZCDP().epsilon([Event(1e-200, NoSampling())], 1e-5).upper == math.inf
+    assert ZCDP().epsilon([Event(1e-100, NoSampling())], 1e-5).upper > 1e199
 
 
 def test_refusals() -> None:
