@@ -23,7 +23,7 @@ from privet.accounting import (
 )
 from privet.accounting.loss_cells import Atoms, loss_grid, lower_atoms, top_loss, upper_atoms
 from privet.accounting.reference import reference_epsilon
-from privet.errors import ArgumentError, UnsupportedEventError
+from privet.errors import AccountingError, ArgumentError, UnsupportedEventError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pld.json").read_text())["rows"]
 ADD_OR_REMOVE = NeighbouringRelation.ADD_OR_REMOVE_ONE
@@ -333,3 +333,12 @@ def test_nodes_dominate_every_level(low: float, high: float) -> None:
 def test_what_lies_far_out_is_left_to_rdp_without_an_accident(event: Event) -> None:
     bound = PLD().epsilon([event], 1e-5)
     assert 0.0 <= bound.lower <= bound.upper <= max(RDP().epsilon([event], 1e-5).upper, bound.lower) * (1 + 1e-9)
+
+
+def test_ends_that_cross_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upper end that under-counts is found by the lower end, and refused instead of clipped."""
+    events = [Event(1.0, Poisson(0.02), 100)]
+    truth = PLD().epsilon(events, 1e-5)
+    monkeypatch.setattr(PLD, "upper_epsilon", lambda *_: truth.lower - 1e-3)
+    with pytest.raises(AccountingError, match="lies above the upper end"):
+        PLD().epsilon(events, 1e-5)

@@ -39,7 +39,7 @@ from privet.accounting.spectrum import (
     compose,
     smallest_epsilon,
 )
-from privet.errors import ArgumentError, UnsupportedEventError
+from privet.errors import AccountingError, ArgumentError, UnsupportedEventError
 
 __all__ = ["PLD"]
 
@@ -113,6 +113,7 @@ class PLD:
         Raises:
             ArgumentError: if ``delta`` is out of range.
             UnsupportedEventError: for truncated sampling, and for sampling under replace-one.
+            AccountingError: if the two ends cross, which proves a fault in the computation.
         """
         groups = _groups(events, relation)
         if set(groups) == {1.0}:
@@ -124,7 +125,7 @@ class PLD:
         if pair is None:
             return Bound(0.0, upper)
         lower, _ = smallest_epsilon(lambda epsilon: _low(pair, epsilon) >= delta, _highest(pair))
-        return Bound(min(max(lower - _shift(pair), 0.0), upper), upper)
+        return _bracket(lower - _shift(pair), upper)
 
     def upper_epsilon(
         self,
@@ -134,7 +135,7 @@ class PLD:
     ) -> float:
         """The upper end alone, in half the time; arguments and errors as for :meth:`epsilon`.
 
-        Where rounding is a good part of delta, the answer is that of :class:`RDP` if it is smaller.
+        Where rounding is felt, or epsilon is large, the answer is that of :class:`RDP` if it is smaller.
         """
         check_delta(delta)
         groups = _groups(events, relation)
@@ -179,7 +180,7 @@ class PLD:
         if above is None or below is None:
             return Bound(0.0, 1.0)
         upper = min(_high(above, max(epsilon - _shift(above), 0.0)), 1.0)
-        return Bound(min(max(_low(below, epsilon + _shift(below)), 0.0), upper), upper)
+        return _bracket(_low(below, epsilon + _shift(below)), upper)
 
     def trajectory(
         self,
@@ -337,6 +338,16 @@ def _rounded_up(noise: Floats, counts: Floats, nodes: int) -> Nodes:
 def _stacked(parts: list[Atoms]) -> Atoms:
     masses = np.concatenate([part.masses for part in parts])
     return Atoms(parts[0].points, masses, np.concatenate([part.infinite for part in parts]))
+
+
+def _bracket(lower: float, upper: float) -> Bound:
+    """The two ends, made apart from one another: where they cross, one of them is wrong, and neither may be shown."""
+    if lower > upper + 1e-9 * max(1.0, upper):
+        raise AccountingError(
+            f"the lower end {lower!r} lies above the upper end {upper!r}: this is a fault of the accountant, not of "
+            "the events. Use RDP for now, and report these events."
+        )
+    return Bound(min(max(lower, 0.0), upper), upper)
 
 
 def _high(pair: tuple[ComposedLoss, ComposedLoss], epsilon: float) -> float:
