@@ -20,6 +20,8 @@
     │   ├── LedgerCorruptError                its records do not fit together
     │   └── LedgerMismatchError               it belongs to another plan, or is older than the checkpoint
     ├── BudgetExceededError                   the next step would overspend
+    ├── PrivateTrainingError                  private training cannot go on, or would not be private
+    │   └── UnsupportedLayerError             a layer whose per-example gradients are not known
     ├── SampleTooSmallError                   too few records for a statement that holds
     └── MissingExtraError (ImportError)       an optional part of privet is not installed
 
@@ -47,10 +49,12 @@ __all__ = [
     "LedgerMismatchError",
     "MissingExtraError",
     "NonFiniteOutputError",
+    "PrivateTrainingError",
     "PrivetError",
     "SampleTooSmallError",
     "TrainingRefusedError",
     "UnsupportedEventError",
+    "UnsupportedLayerError",
 ]
 
 
@@ -185,6 +189,14 @@ class LedgerMismatchError(LedgerError):
 
 class BudgetExceededError(PrivetError):
     """The next step would spend more than the budget."""
+
+
+class PrivateTrainingError(PrivetError):
+    """Private training cannot go on, or would not be private."""
+
+
+class UnsupportedLayerError(PrivateTrainingError):
+    """A layer, or a way a parameter is used, for which per-example gradients are not known; the model is as it was."""
 
 
 class SampleTooSmallError(PrivetError):

@@ -1,0 +1,1 @@
+"""Training with differential privacy: an ordinary loop, model and optimizer stay the user's own."""

@@ -1,0 +1,1 @@
+"""Per-example gradients: one forward, one backward, a rule for each kind of layer."""
