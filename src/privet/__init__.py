@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from privet import (
         accounting,
         attacks,
+        checkpoints,
         data,
         errors,
         models,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "accounting",
     "attacks",
+    "checkpoints",
     "data",
     "errors",
     "models",

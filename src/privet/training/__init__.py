@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from privet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from privet.checkpoints.epoch_record import EpochRecord
+from privet.checkpoints.snapshots import Snapshot
+from privet.checkpoints.weights import load_weights, save_weights
 from privet.training.callbacks import Callback
-from privet.training.checkpoints import load_checkpoint, save_checkpoint
 from privet.training.evaluation import Evaluation, evaluate, predict
 from privet.training.examples import TensorExamples
 from privet.training.fit import fit
-from privet.training.records import EpochRecord, FitResult
-from privet.training.snapshots import Snapshot
-from privet.training.weights import load_weights, save_weights
+from privet.training.records import FitResult
 
 __all__ = [
     "Callback",

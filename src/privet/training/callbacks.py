@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import nn
 from torch.optim import Optimizer
 
-from privet.training.records import EpochRecord
+from privet.checkpoints.epoch_record import EpochRecord
 
-__all__ = ["Callback", "Stateful"]
+__all__ = ["Callback"]
 
 
 class Callback(Protocol):
@@ -24,14 +23,3 @@ class Callback(Protocol):
 
     def on_epoch(self, record: EpochRecord, model: nn.Module) -> None:
         """Do something after an epoch, before its checkpoint is written."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """What has a state to be kept: plain numbers, text, tensors, and lists and mappings of them."""
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """Return the state."""
-
-    def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Take the state up again."""

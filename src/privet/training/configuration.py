@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from privet.training.callbacks import Stateful
+from privet.checkpoints.snapshots import to_plain
+from privet.checkpoints.stateful import Stateful
 from privet.training.examples import Source
-from privet.training.snapshots import to_plain
 
 __all__ = ["describe_callable", "describe_run"]
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from privet.checkpoints.device import device_of
 from privet.errors import ArgumentError, DataError, DivergedError, PrivetError
 from privet.training.arguments import as_count
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
 
-__all__ = ["Evaluation", "count_classes", "device_of", "evaluate", "evaluate_source", "mode_kept", "predict"]
+__all__ = ["Evaluation", "count_classes", "evaluate", "evaluate_source", "mode_kept", "predict"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -170,23 +171,6 @@ def count_classes(model: nn.Module, source: Source) -> int:
             "scores: use its origin_network()."
         )
     return outputs.shape[1]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where the first parameter of ``model`` is; the CPU for a model without parameters.
-
-    Args:
-        model: any module.
-
-    Returns:
-        The device.
-
-    Example:
-        >>> device_of(nn.Linear(1, 1))
-        device(type='cpu')
-    """
-    first = next(model.named_parameters(), None)  # a defended network refuses parameters(), which are for training
-    return torch.device("cpu") if first is None else first[1].device
 
 
 def _one_tensor(answer: object) -> Tensor:

@@ -17,19 +17,22 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from privet.atomic_file import remove_leftovers
+from privet.checkpoints.checkpoint import put_back, save_checkpoint
+from privet.checkpoints.device import device_of
+from privet.checkpoints.epoch_record import EpochRecord
+from privet.checkpoints.snapshots import read_snapshot
+from privet.checkpoints.stateful import Stateful
+from privet.checkpoints.weights import state_of
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
-from privet.training.callbacks import Callback, Stateful
-from privet.training.checkpoints import put_back, save_checkpoint
+from privet.training.callbacks import Callback
 from privet.training.configuration import describe_run
-from privet.training.evaluation import Loss, count_classes, device_of, evaluate_source, mode_kept
+from privet.training.evaluation import Loss, count_classes, evaluate_source, mode_kept
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
 from privet.training.lone_examples import check_last_batch
 from privet.training.progress import Show, shown
 from privet.training.randomness import isolated, streams
-from privet.training.records import EpochRecord, FitResult, best_epoch, out_of_patience
-from privet.training.snapshots import read_snapshot
-from privet.training.weights import state_of
+from privet.training.records import FitResult, best_epoch, out_of_patience
 
 __all__ = ["fit"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from privet.checkpoints.device import device_of
 from privet.errors import ArgumentError
-from privet.training.evaluation import device_of
 from privet.training.examples import Source
 
 __all__ = ["check_last_batch"]

@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from privet.checkpoints import load_weights, save_weights
 from privet.errors import ArgumentError, FileFormatError
 from privet.models import MLP, LeNet5, LinearNet
-from privet.training import load_weights, save_weights
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from privet.atomic_file import check_destination, replacing
+from privet.checkpoints.epoch_record import EpochRecord
 from privet.errors import ArgumentError, CheckpointError
-from privet.training.records import EpochRecord
 
 __all__ = ["Snapshot", "read_snapshot", "to_plain", "write_snapshot"]
 

@@ -10,14 +10,14 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from privet.checkpoints.device import device_of
+from privet.checkpoints.epoch_record import EpochRecord
+from privet.checkpoints.optimizer_state import optimizer_layout, state_misfits
+from privet.checkpoints.random_states import global_states, set_global_states
+from privet.checkpoints.snapshots import Snapshot, read_snapshot, write_snapshot
+from privet.checkpoints.stateful import Stateful
+from privet.checkpoints.weights import describe_tensor, state_of
 from privet.errors import CheckpointError
-from privet.training.callbacks import Stateful
-from privet.training.evaluation import device_of
-from privet.training.optimizer_state import optimizer_layout, state_misfits
-from privet.training.randomness import global_states, set_global_states
-from privet.training.records import EpochRecord
-from privet.training.snapshots import Snapshot, read_snapshot, write_snapshot
-from privet.training.weights import describe_tensor, state_of
 
 __all__ = ["differences", "load_checkpoint", "put_back", "save_checkpoint"]
 
