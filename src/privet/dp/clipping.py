@@ -23,6 +23,7 @@ __all__ = [
     "changed_contributions",
     "check_fractions",
     "check_norm",
+    "check_strategy",
     "clip_norms",
     "estimated_fractions",
     "noise_split",
@@ -298,6 +299,13 @@ def check_norm(name: str, value: object) -> None:
     """An ArgumentError if ``value`` is no clip norm."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not SMALLEST <= value <= LARGEST:
         raise ArgumentError(name, value, f"a number from {SMALLEST:g} to {LARGEST:g}")
+
+
+def check_strategy(name: str, value: object) -> None:
+    """An ArgumentError if ``value`` is no clipping strategy."""
+    methods = ("groups", "initial", "count_noise_stds", "clip", "update", "to_json")
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        raise ArgumentError(name, value, "a clipping strategy such as FixedNorm(1.0)")
 
 
 def check_fractions(noisy_fractions: Sequence[float], counts: int) -> None:
