@@ -1,0 +1,127 @@
+"""The few hot functions, in Python forms; compiled forms may take their places behind the same names.
+
+B examples, T positions, L places of a convolution's output; weights w_b >= 0 carry clipping and averaging.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "add_weighted_outer",
+    "add_weighted_rows",
+    "cleared",
+    "ghost_squared_norms",
+    "outer",
+    "scaled",
+    "squared_norms",
+    "unfold",
+]
+
+_FINE = 1e-5  # relative error of a squared norm that needs no margin
+_COARSE = 1e-2  # relative error at which the gradient itself is looked at
+_GRAM_NUMBERS = 1 << 22  # numbers in a block of Gram matrices
+
+
+def squared_norms(rows: Tensor) -> Tensor:
+    """The squared norm of each row of (B, n), in float64; infinite or NaN where a row's is not representable."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.double().square()
+
+
+def cleared(values: Tensor, rows: Tensor) -> Tensor:
+    """A copy of (B, ...) in which the examples where ``rows`` (B,) is true are 0: 0 times NaN would be NaN."""
+    return values.masked_fill(rows.view(-1, *(1,) * (values.dim() - 1)), 0.0)
+
+
+def scaled(values: Tensor, weights: Tensor) -> Tensor:
+    """Each example of (B, ...) times its weight (B,)."""
+    return values * weights.to(values.dtype).view(-1, *(1,) * (values.dim() - 1))
+
+
+def add_weighted_rows(out: Tensor, gradients: Tensor, weights: Tensor) -> None:
+    r"""Add :math:`\sum_b w_b G_b` for G of shape (B, *out.shape)."""
+    flat = out.view(-1)
+    torch.addmv(flat, gradients.reshape(len(gradients), -1).t(), weights.to(out.dtype), out=flat)
+
+
+def add_weighted_outer(out: Tensor, left: Tensor, right: Tensor, weights: Tensor) -> None:
+    r"""Add :math:`\sum_b w_b \sum_t l_{bt} r_{bt}^T` to (p, q), for l (B, T, p) and r (B, T, q)."""
+    if left.numel() <= right.numel():
+        left = scaled(left, weights)
+    else:
+        right = scaled(right, weights)
+    torch.addmm(out, left.flatten(0, 1).t(), right.flatten(0, 1), out=out)
+
+
+def outer(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    r""":math:`G_b = \sum_t l_{bt} r_{bt}^T`, (B, p, q), for l (B, T, p) and r (B, T, q)."""
+    if out is None:
+        return torch.bmm(left.mT, right)
+    return torch.bmm(left.mT, right, out=out)
+
+
+def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
+    r"""The squared norm of each :math:`\sum_t l_{bt} r_{bt}^T` from two Gram matrices, without making it.
+
+    .. math:: \|G_b\|^2 = \sum_{t,s} (l_{bt} \cdot l_{bs}) (r_{bt} \cdot r_{bs})
+
+    Where positions cancel, the sum of products loses digits: its rounding error grows with
+    :math:`M_b = (\sum_t \|l_{bt}\| \|r_{bt}\|)^2`, not with the norm. So that the norm is never understated, the
+    error is added where it matters, and where it would be large the gradient itself is made and measured.
+
+    Args:
+        left: (B, T, p).
+        right: (B, T, q).
+
+    Returns:
+        (B,) float64.
+
+    References:
+        Goodfellow, "Efficient per-example gradient computations", 2015; Li et al., "Large language models can be
+        strong differentially private learners", 2022, section 4.
+    """
+    examples, positions = left.shape[:2]
+    block = max(1, _GRAM_NUMBERS // max(1, positions * positions))
+    return torch.cat(
+        [_ghost(left[start : start + block], right[start : start + block]) for start in range(0, examples, block)]
+    )
+
+
+def _ghost(left: Tensor, right: Tensor) -> Tensor:
+    grams = torch.bmm(left, left.mT), torch.bmm(right, right.mT)  # (b, T, T)
+    squares = torch.linalg.vecdot(grams[0].flatten(1), grams[1].flatten(1)).double()
+    diagonals = [gram.diagonal(dim1=1, dim2=2).double().clamp_min(0.0).sqrt() for gram in grams]
+    error = torch.finfo(left.dtype).eps * (diagonals[0] * diagonals[1]).sum(1).square()
+    result: Tensor = squares + (error - _FINE * squares).clamp_min(0.0)
+    doubtful = (error > _COARSE * squares) & (error > 0.0)
+    if bool(doubtful.any()):
+        rows = doubtful.nonzero().flatten()
+        exact = [squared_norms(outer(left[row, None], right[row, None]).flatten(1)) for row in rows.tolist()]
+        result[rows] = torch.cat(exact)
+    return result
+
+
+def unfold(
+    inputs: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], out: Tensor
+) -> Tensor:
+    """Copy what each place of a convolution sees: (b, C, H, W), padded already, to (b, C * kh * kw, oh * ow).
+
+    Args:
+        inputs: contiguous.
+        kernel: (kh, kw).
+        stride: of the convolution.
+        dilation: of the convolution.
+        out: a buffer of the result's shape.
+    """
+    b, channels, height, width = inputs.shape
+    oh = (height - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
+    ow = (width - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
+    sb, sc, sh, sw = inputs.stride()
+    windows = inputs.as_strided(
+        (b, channels, *kernel, oh, ow),
+        (sb, sc, sh * dilation[0], sw * dilation[1], sh * stride[0], sw * stride[1]),
+    )
+    out.view(b, channels, *kernel, oh, ow).copy_(windows)
+    return out

@@ -1,0 +1,152 @@
+"""What one forward and backward pass leaves behind: each layer's use of its parameters, and the norms so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from privet.dp.per_example.slots import Part
+from privet.dp.per_example.use import Room, Use
+from privet.errors import UnsupportedLayerError
+
+__all__ = ["Handler", "Rule", "Tape"]
+
+
+class Rule(Protocol):
+    """The equations of one layer."""
+
+    name: str
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The trainable parts of parameters that it uses."""
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output, and what the backward pass needs besides the input."""
+
+    def backward(
+        self, inputs: Tensor, extras: tuple[Tensor, ...], grad: Tensor, wants_input: bool
+    ) -> tuple[Tensor | None, Use]:
+        """The gradient by the input, if wanted, and what the parameters' per-example gradients are made of."""
+
+
+class Tape:
+    """One pass over one batch.
+
+    Attributes:
+        size: examples in the batch, B.
+        squares: (G, B) float64, the squared norms of what has arrived.
+        uses: what has arrived and is needed for the sum.
+    """
+
+    def __init__(self, size: int, groups: int, anchor: Tensor, room: Room) -> None:
+        """Use :meth:`Engine.take`."""
+        self.size = size
+        self.anchor = anchor
+        self.squares = torch.zeros(groups, size, dtype=torch.float64, device=anchor.device)
+        self.uses: list[Use] = []
+        self.saved_bytes = 0
+        self.calls = 0
+        self._room = room
+        self._parts: list[Part] = []
+        self._shared: set[int] = set()
+        self._waiting: list[Use] = []
+        self._backward = False
+
+    def call(self, rule: Rule, inputs: Tensor) -> Tensor:
+        """Run a layer forward, and note what its backward pass brings."""
+        if not torch.is_grad_enabled():
+            return rule.forward(inputs)[0]
+        self.check_call(rule.name, inputs)
+        self.announce(rule.parts, inputs)
+        output: Tensor = _Call.apply(self.anchor, self, rule, inputs)  # type: ignore[no-untyped-call]
+        return output
+
+    def check_call(self, name: str, inputs: Tensor) -> None:
+        """Refuse a call whose examples cannot be told apart."""
+        if self._backward:
+            raise UnsupportedLayerError(
+                f"layer {name!r} was called again during the backward pass (activation checkpointing?), where its "
+                "gradients would be counted twice. Switch checkpointing off; use a smaller max_physical_batch."
+            )
+        if inputs.dim() < 1 or inputs.shape[0] != self.size:
+            raise UnsupportedLayerError(
+                f"layer {name!r} got an input of shape {tuple(inputs.shape)} in a batch of {self.size}; its first "
+                "dimension has to be the examples, one row each. Keep (batch, ...) all the way: do not flatten "
+                "positions into the batch; give constants a batch axis, as in positions.expand(batch, -1)."
+            )
+
+    def announce(self, parts: Sequence[Part], inputs: Tensor) -> None:
+        """Note which parts a call uses, before any gradient arrives."""
+        self.calls += 1
+        self.saved_bytes += inputs.numel() * self._room.dtype.itemsize
+        for part in parts:
+            if any(part.overlaps(other) for other in self._parts):
+                self._shared.add(id(part.slot))
+            self._parts.append(part)
+
+    def start_backward(self) -> None:
+        """From now on layers may only bring gradients. They may be kept in as much memory as the inputs took."""
+        self._backward = True
+        self._room.start(self.saved_bytes)
+
+    def arrived(self, use: Use) -> None:
+        """Measure a use; those of shared parameters wait for all of them."""
+        self.uses.append(use)
+        if any(id(part.slot) in self._shared for part in use.parts):
+            self._waiting.append(use)
+            return
+        for part, squares in zip(use.parts, use.squared_norms(self._room), strict=True):
+            self.squares[part.slot.group] += squares
+
+    def finish(self) -> None:
+        """Measure what is used more than once: the norm of the sum, cross terms and all, a few examples at a time."""
+        if not self._waiting:
+            return
+        slots = {id(part.slot): part.slot for use in self._waiting for part in use.parts}
+        numbers = sum(slot.parameter.numel() for slot in slots.values())
+        block = max(1, (1 << 24) // max(1, numbers))
+        for start in range(0, self.size, block):
+            stop = min(start + block, self.size)
+            totals: dict[int, Tensor] = {}
+            for use in self._waiting:
+                for part, gradient in zip(use.parts, use.per_example(start, stop), strict=True):
+                    slot = part.slot
+                    if id(slot) not in totals:
+                        totals[id(slot)] = self.squares.new_zeros(
+                            stop - start, *slot.parameter.shape, dtype=gradient.dtype
+                        )
+                    total = totals[id(slot)]
+                    (total if part.stop is None else total[:, part.start : part.stop]).add_(gradient)
+            for key, total in totals.items():
+                norms = torch.linalg.vector_norm(total.flatten(1), dim=1).double()
+                self.squares[slots[key].group, start:stop] += norms.square()
+        self._waiting = []
+
+
+Handler = Callable[Concatenate[Tape, ...], Any]
+"""How a module is called while a tape runs: the tape, then the arguments of its ``forward``."""
+
+
+class _Call(torch.autograd.Function):
+    """A layer that computes no gradient of its weights in the backward pass but notes what they are made of."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, tape: Tape, rule: Rule, inputs: Tensor) -> Tensor:
+        output, extras = rule.forward(inputs)
+        ctx.tape, ctx.rule = tape, rule
+        ctx.save_for_backward(inputs, *extras)  # notices changes in place
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, *extras = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            by_input, use = ctx.rule.backward(inputs, tuple(extras), grad, ctx.needs_input_grad[3])
+            ctx.tape.arrived(use)
+        return None, None, None, by_input
