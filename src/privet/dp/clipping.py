@@ -304,7 +304,8 @@ def check_norm(name: str, value: object) -> None:
 def check_strategy(name: str, value: object) -> None:
     """An ArgumentError if ``value`` is no clipping strategy."""
     methods = ("groups", "initial", "count_noise_stds", "clip", "update", "to_json")
-    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+    callables = all(callable(getattr(value, method, None)) for method in methods)
+    if isinstance(value, type) or not callables or not hasattr(value, "least_groups"):
         raise ArgumentError(name, value, "a clipping strategy such as FixedNorm(1.0)")
 
 
