@@ -1,0 +1,65 @@
+"""One table: every layer, shape and dtype against the loop over single examples."""
+
+import pytest
+import torch
+from tests.dp.per_example.laws import Problem, law_agrees, law_norms_bound_the_sum, law_takes_out
+from tests.dp.per_example.layers import LAYERS, NEVER_FIRST, WITHOUT_PARAMETERS, Layer
+
+
+def table(layers):
+    return pytest.mark.parametrize("layer", layers, ids=lambda one: one.name)
+
+
+dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+
+
+@dtypes
+@table(LAYERS)
+def test_a_layer_alone(layer: Layer, dtype):
+    law_agrees(layer.alone(dtype))
+
+
+@dtypes
+@table([*LAYERS, *NEVER_FIRST, *WITHOUT_PARAMETERS])
+def test_a_layer_between_others(layer: Layer, dtype):
+    law_agrees(layer.behind(dtype), groups=3)
+
+
+@table(LAYERS)
+def test_a_batch_of_one(layer: Layer):
+    law_agrees(layer.behind(size=1))
+
+
+@table(LAYERS)
+def test_the_sum_has_the_norms_that_were_told(layer: Layer):
+    law_norms_bound_the_sum(layer.behind(torch.float32))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@table(LAYERS)
+def test_an_example_that_is_not_finite_is_taken_out(layer: Layer, value):
+    """By its input where it has numbers, by its output's gradient in any case."""
+    case = layer.behind()
+    inputs, targets = case.data
+    loud = targets.clone()
+    loud[1] = value
+    law_takes_out(case, Problem(case.model, (inputs, loud), case.memory_format), 1)
+    if not layer.words:
+        strange = inputs.clone()
+        strange[1] = value
+        law_takes_out(case, Problem(case.model, (strange, targets), case.memory_format), 1)
+
+
+@table(LAYERS)
+def test_a_finite_example_whose_gradient_overflows_is_taken_out(layer: Layer):
+    case = layer.behind()
+    inputs, targets = case.data
+    loud = targets.clone()
+    loud[2] *= 1e300
+    law_takes_out(case, Problem(case.model, (inputs, loud), case.memory_format), 2)
+
+
+def test_every_parameter_a_group():
+    case = next(layer for layer in LAYERS if layer.name == "conv2d groups").behind()
+    gradients = law_agrees(case, groups=100)
+    assert gradients.squared_norms.shape == (6, case.size)
