@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privet.accounting import NeighbouringRelation
 from privet.dp.adaptive_clipping import AdaptiveQuantile
-from privet.dp.clipping import ClippingState, ClippingStrategy, FixedNorm
+from privet.dp.clipping import ClippingState, ClippingStrategy, FixedNorm, changed_contributions, noise_split
 from privet.dp.clipping_groups import Groups, PerLayer
 from privet.errors import ArgumentError
 from privet.models import LeNet5
@@ -160,3 +161,48 @@ def test_groups_are_values() -> None:
     assert json.loads(text)["parts"][0] == {"names": ["features"], "strategy": FixedNorm(1.0).to_json()}
     assert MIXED.to_json() != Groups(*reversed(MIXED.parts)).to_json()
     assert repr(Groups((("a",), FixedNorm(1.0)))) == "Groups((('a',), FixedNorm(max_grad_norm=1.0)))"
+
+
+# The law of all strategies: what one example adds to a step, measured in its noise, is at most 1 / z.
+
+STRATEGIES: list[tuple[ClippingStrategy, int]] = [
+    (FixedNorm(0.7), 1),
+    (AdaptiveQuantile(0.7), 1),
+    (PerLayer(FixedNorm(0.7)), 4),
+    (PerLayer(AdaptiveQuantile(0.7)), 4),
+    (MIXED, 3),
+]
+norm = st.one_of(st.floats(0.0, 20.0), st.floats(0.0), st.just(math.nan))
+
+
+@pytest.mark.parametrize(("strategy", "groups"), STRATEGIES)
+@pytest.mark.parametrize("relation", NeighbouringRelation)
+@settings(max_examples=50)
+@given(data=st.data(), z=st.floats(0.3, 3.0))
+def test_a_neighbour_moves_a_release_by_at_most_one_over_z(
+    strategy: ClippingStrategy, groups: int, relation: NeighbouringRelation, data: st.DataObject, z: float
+) -> None:
+    size, f = 200.0, changed_contributions(relation)
+    state = strategy.initial(groups)
+    stds = strategy.count_noise_stds(groups, size)
+    state = strategy.update(state, data.draw(st.tuples(*[st.floats(-2.0, 3.0)] * len(stds))))
+    gradient_noise = noise_split(z, groups, stds, relation)
+    lengths, counts = torch.zeros(groups, dtype=torch.float64), torch.zeros(len(stds), dtype=torch.float64)
+    for sign in (1.0, -1.0)[:f]:  # a replaced example goes as another comes, pointing the other way
+        norms = torch.tensor([data.draw(st.tuples(*[norm] * groups))], dtype=torch.float64).T  # (G, 1)
+        clipped = strategy.clip(state, norms)
+        lengths += torch.where(clipped.factors > 0, clipped.factors * norms, 0.0).squeeze(1)
+        counts += sign * clipped.below
+    noise = torch.tensor(state.max_grad_norms, dtype=torch.float64) * f * gradient_noise
+    moved = torch.cat([lengths / noise, counts / torch.tensor(stds, dtype=torch.float64)]).norm().item()
+    assert moved <= 1.0 / z * (1.0 + 1e-12)
+
+
+@pytest.mark.parametrize(("strategy", "groups"), STRATEGIES)
+def test_one_over_z_is_reached(strategy: ClippingStrategy, groups: int) -> None:
+    state, stds = strategy.initial(groups), strategy.count_noise_stds(groups, 200.0)
+    clipped = strategy.clip(state, torch.full((groups, 1), 1e3, dtype=torch.float64))
+    split = noise_split(1.3, groups, stds, NeighbouringRelation.ADD_OR_REMOVE_ONE)
+    noise = torch.tensor(state.max_grad_norms, dtype=torch.float64) * split
+    parts = [clipped.factors.squeeze(1) * 1e3 / noise, clipped.below / torch.tensor(stds, dtype=torch.float64)]
+    assert torch.cat(parts).norm().item() == pytest.approx(1.0 / 1.3, rel=1e-12)
