@@ -199,10 +199,13 @@ def test_a_neighbour_moves_a_release_by_at_most_one_over_z(
 
 
 @pytest.mark.parametrize(("strategy", "groups"), STRATEGIES)
-def test_one_over_z_is_reached(strategy: ClippingStrategy, groups: int) -> None:
-    state, stds = strategy.initial(groups), strategy.count_noise_stds(groups, 200.0)
-    clipped = strategy.clip(state, torch.full((groups, 1), 1e3, dtype=torch.float64))
-    split = noise_split(1.3, groups, stds, NeighbouringRelation.ADD_OR_REMOVE_ONE)
-    noise = torch.tensor(state.max_grad_norms, dtype=torch.float64) * split
-    parts = [clipped.factors.squeeze(1) * 1e3 / noise, clipped.below / torch.tensor(stds, dtype=torch.float64)]
-    assert torch.cat(parts).norm().item() == pytest.approx(1.0 / 1.3, rel=1e-12)
+@pytest.mark.parametrize("relation", NeighbouringRelation)
+def test_one_over_z_is_reached(strategy: ClippingStrategy, groups: int, relation: NeighbouringRelation) -> None:
+    f, state, stds = changed_contributions(relation), strategy.initial(groups), strategy.count_noise_stds(groups, 200.0)
+    bounds = torch.tensor(state.max_grad_norms, dtype=torch.float64)
+    clipped = [strategy.clip(state, (bounds * far).unsqueeze(1)) for far in (1.0, 1e3)[:f]]  # at the norm; above it
+    counts = clipped[0].below if f == 1 else clipped[0].below - clipped[1].below
+    lengths = sum((one.factors.squeeze(1) * bounds * far for one, far in zip(clipped, (1.0, 1e3), strict=False)), 0.0)
+    noise = bounds * f * noise_split(1.3, groups, stds, relation)
+    moved = torch.cat([lengths / noise, counts / torch.tensor(stds, dtype=torch.float64)]).norm().item()
+    assert moved == pytest.approx(1.0 / 1.3, rel=1e-12)
