@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +70,10 @@ def works() -> list[Work]:
 
 def _missing() -> dict[str, str]:
     missing = {}
-    if importlib.util.find_spec("privet.dp.step") is None:
-        missing["privet"] = "private training is being built"
+    try:
+        _make_private()
+    except (AttributeError, ImportError):
+        missing["privet"] = "privet.dp.make_private is not there yet"
     reason = find_opacus()
     if reason is not None:
         missing.update({f"opacus-{mode}": reason for mode in MODES})
@@ -97,7 +98,7 @@ def _privet(task: _Task) -> Call:
     examples, model = task.data(), task.model().train()
     folder = TemporaryDirectory()
     plan = _plan(task.batch_size, task.batch_size, _STEPS)
-    private = importlib.import_module("privet.dp").make_private(model, plan, ledger=Path(folder.name) / "run.ledger")
+    private = _make_private()(model, plan, ledger=Path(folder.name) / "run.ledger")
     optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
     batches = iter(private.batches(examples))
 
@@ -131,15 +132,17 @@ def _epoch(examples: Data, missing: dict[str, str]) -> Work:
 
 def _plain_epoch(examples: Data) -> None:
     step = _plain_step(LeNet5(seed=0).train())
-    for indices in torch.randperm(len(examples[1])).split(_EPOCH):
+    for indices in torch.split(torch.randperm(len(examples[1])), _EPOCH):
         step((examples[0][indices], examples[1][indices]))
 
 
 def _privet_epoch(examples: Data) -> None:
     model, size = LeNet5(seed=0).train(), len(examples[1])
-    with TemporaryDirectory() as folder:
-        plan = _plan(size, _EPOCH, -(-size // _EPOCH))
-        private = importlib.import_module("privet.dp").make_private(model, plan, ledger=Path(folder) / "run.ledger")
+    plan = _plan(size, _EPOCH, -(-size // _EPOCH))
+    with (
+        TemporaryDirectory() as folder,
+        _make_private()(model, plan, ledger=Path(folder) / "run.ledger") as private,
+    ):
         optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
         for batch in private.batches(examples):
             private.backward(lambda given: _per_example_loss(model, given), batch)
@@ -158,6 +161,11 @@ def _poisson(examples: Data) -> Iterator[Data]:
     for _ in range(-(-size // _EPOCH)):
         indices = (torch.rand(size) < _EPOCH / size).nonzero().squeeze(1)
         yield examples[0][indices], examples[1][indices]
+
+
+def _make_private() -> Callable[..., Any]:
+    made: Callable[..., Any] = importlib.import_module("privet.dp").make_private
+    return made
 
 
 def _plan(dataset_size: int, expected_batch_size: int, steps: int) -> Any:
