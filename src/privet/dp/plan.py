@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -90,7 +91,7 @@ class Plan:
             Event(extreme, self.sampling)
         self.check_groups(self.clipping.least_groups)
         if self.budget_epsilon is not None:
-            first = self._upper(self.events(0, 1))
+            first = self.upper_epsilon(self.events(0, 1))
             if first > self.budget_epsilon:
                 raise ArgumentError(
                     "budget_epsilon", self.budget_epsilon, f"at least {first:.6g}, which the first step alone spends"
@@ -149,7 +150,7 @@ class Plan:
                 raise ArgumentError(
                     f"noise({step})", value / self.noise_scale, f"the same answer each time; it was {before!r}"
                 )
-        spent = self._upper(merged_events(values, self.sampling))
+        spent = self.upper_epsilon(merged_events(values, self.sampling))
         assert self.target_epsilon is not None
         if spent > self.target_epsilon:
             raise AccountingError(
@@ -251,7 +252,8 @@ class Plan:
     def _epsilon(self) -> Bound:
         return self.accountant.epsilon(self.events(), self.delta, self.relation)
 
-    def _upper(self, events: list[Event]) -> float:
+    def upper_epsilon(self, events: Sequence[Event]) -> float:
+        """The upper end of epsilon at the plan's delta after some events, of this plan or others."""
         by = self.accountant
         if isinstance(by, PLD):
             return by.upper_epsilon(events, self.delta, self.relation)  # in half the time

@@ -23,7 +23,7 @@ from privet.dp.per_example.tape import Handler, Tape
 from privet.dp.per_example.use import Room
 from privet.errors import PrivateTrainingError, UnsupportedLayerError
 
-__all__ = ["Engine", "Gradients", "PerExampleLoss"]
+__all__ = ["Engine", "Gradients", "PerExampleLoss", "check_losses"]
 
 PerExampleLoss = Callable[[Any], Tensor]
 """From collated data of B examples to their losses, (B,)."""
@@ -34,11 +34,13 @@ class Gradients:
 
     Attributes:
         squared_norms: (G, B) float64, of each example's gradient in each group; NaN or infinite where it is.
+        losses: (B,), of each example.
+        saved_bytes: about what the forward pass kept for the backward pass.
     """
 
-    def __init__(self, tape: Tape, room: Room, slots: Sequence[Slot]) -> None:
+    def __init__(self, tape: Tape, losses: Tensor, room: Room, slots: Sequence[Slot]) -> None:
         """Use :meth:`Engine.take`."""
-        self.squared_norms = tape.squares
+        self.squared_norms, self.losses, self.saved_bytes = tape.squares, losses, tape.saved_bytes
         self._uses, self._room, self._slots = tape.uses, room, slots
 
     def add_to(self, flat: Tensor, weights: Tensor) -> None:
@@ -126,7 +128,7 @@ class Engine:
                 torch.autograd.backward(losses, torch.ones_like(losses), inputs=[self._anchor])
         with torch.no_grad():
             tape.finish()
-        return Gradients(tape, self._room, self.slots)
+        return Gradients(tape, losses.detach(), self._room, self.slots)
 
     @contextmanager
     def _listening(self, tape: Tape) -> Iterator[None]:
@@ -172,8 +174,8 @@ class Engine:
         )
 
 
-def check_losses(losses: object, size: int) -> None:
-    """Refuse what is not one differentiable loss for each example."""
+def check_losses(losses: object, size: int, differentiable: bool = True) -> None:
+    """Refuse what is not one (differentiable) loss for each example."""
     if not isinstance(losses, Tensor):
         raise PrivateTrainingError(f"the per-example loss returned {type(losses).__name__}, not a tensor (B,).")
     if losses.shape != (size,):
@@ -184,7 +186,7 @@ def check_losses(losses: object, size: int) -> None:
         )
     if not losses.is_floating_point():
         raise PrivateTrainingError(f"the per-example losses are {losses.dtype}; they need a floating-point dtype.")
-    if losses.grad_fn is None:
+    if differentiable and losses.grad_fn is None:
         raise PrivateTrainingError(
             "the per-example losses do not depend on any trainable parameter (a no_grad, a detach, or another model?)."
         )

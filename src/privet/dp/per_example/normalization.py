@@ -120,8 +120,8 @@ class _RMSNormRule:
     ) -> tuple[Tensor | None, Use]:
         weight = self._module.weight.detach()
         dims = tuple(range(-weight.dim(), 0))
-        given: float | None = self._module.eps
-        eps = torch.finfo(inputs.dtype).eps if given is None else given
+        given: object = self._module.eps
+        eps = given if isinstance(given, float) else torch.finfo(inputs.dtype).eps
         values, grad = inputs.to(weight.dtype), grad.to(weight.dtype)
         rstd = (values.square().mean(dim=dims, keepdim=True) + eps).rsqrt()
         normal = values * rstd

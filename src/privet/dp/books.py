@@ -1,0 +1,118 @@
+"""The books of a run: its steps are on the ledger before their noise is drawn, and within the budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from privet.accounting.calibration import largest_steps
+from privet.accounting.ledger import Ledger
+from privet.accounting.run import Run
+from privet.dp.plan import Plan
+from privet.errors import BudgetExceededError, LedgerMismatchError
+
+__all__ = ["Books", "open_ledger"]
+
+
+def open_ledger(ledger: str | Path | Ledger, plan: Plan, expect_head: str | None = None) -> Ledger:
+    """The ledger of a run: given, opened, or made where there is no file yet.
+
+    Raises:
+        LedgerMismatchError: it is about another neighbouring relation or another privacy unit; or there is none,
+            where a head is expected.
+        LedgerError: it cannot be opened or made.
+    """
+    if isinstance(ledger, Ledger):
+        opened = ledger
+    elif Path(ledger).exists() or expect_head is not None:
+        opened = Ledger.open(ledger, expect_head=expect_head)
+    else:
+        return Ledger.create(ledger, plan.relation, plan.unit)
+    found, wanted = (opened.relation, opened.unit), (plan.relation, plan.unit)
+    if found != wanted:
+        if opened is not ledger:
+            opened.close()
+        raise LedgerMismatchError(
+            f"{opened.name} is about {found[0].value} of the unit {found[1]!r}, the plan about {wanted[0].value} of "
+            f"{wanted[1]!r}; what was spent under one does not add up with the other. Use a ledger of its own."
+        )
+    return opened
+
+
+class Books:
+    """Reserves the steps of one run ahead, block by block, and says how many the budget allows.
+
+    Args:
+        ledger: holds what was spent, by this run and by others.
+        run: this one.
+        plan: its steps.
+        ahead: how many steps are reserved at once; a crash costs at most so many that were not drawn.
+    """
+
+    def __init__(self, ledger: Ledger, run: Run, plan: Plan, ahead: int) -> None:
+        """See the class."""
+        self.ledger, self.run = ledger, run
+        self._plan, self._ahead = plan, ahead
+        self._drawn = run.reserved  # in the ledger's own count of this run
+        self._covered = 0  # steps of the plan that are reserved and not drawn, from the next one on
+        self._known = ("", 0)  # head of the ledger, and the step of the plan that the budget allows to reach
+
+    def last_allowed(self, step: int) -> int:
+        """The step of the plan before which training has to stop, seen from ``step``.
+
+        Raises:
+            BudgetExceededError: not even ``step`` fits the budget.
+        """
+        plan, head = self._plan, self.ledger.head
+        if plan.budget is None:
+            return plan.total_steps
+        if self._known[0] != head:
+            start = step + self._covered  # the ledger counts these already
+            budget, spent = plan.budget, self.ledger.events()
+
+            def fits(more: int) -> bool:
+                return plan.upper_epsilon([*spent, *plan.events(start, start + more)]) <= budget
+
+            allowed = start + largest_steps(lambda more: more == 0 or fits(more), plan.total_steps - start)
+            self._known = (head, allowed)
+            if allowed <= step < plan.total_steps:
+                now = plan.upper_epsilon(spent)
+                raise BudgetExceededError(
+                    f"{self.ledger.name} says epsilon {now:.4g} is spent at delta {plan.delta:g}; one more step of "
+                    f"this plan would exceed its budget of {budget:g}. Nothing was drawn. Plan with a larger budget, "
+                    "or stop here."
+                )
+        return self._known[1]
+
+    def is_exhausted(self, step: int) -> bool:
+        """Whether the budget allows no step from ``step`` on."""
+        try:
+            return self.last_allowed(step) <= step
+        except BudgetExceededError:
+            return True
+
+    def before_noise(self, step: int) -> None:
+        """Have ``step`` on the disk; only when this returns may its noise be drawn.
+
+        Raises:
+            BudgetExceededError: it does not fit the budget.
+            LedgerError: it could not be recorded.
+        """
+        allowed = self.last_allowed(step)
+        if self._covered == 0:
+            if step >= allowed:
+                raise BudgetExceededError(f"step {step:,} does not fit the budget of epsilon {self._plan.budget:g}.")
+            self.run.confirm(self._drawn)
+            stop = min(step + self._ahead, allowed)
+            reserved = self.run.reserve(self._plan.events(step, stop))
+            self._drawn = reserved.start
+            self._covered = stop - step
+            self._known = (self.ledger.head, allowed)
+        self._covered -= 1
+        self._drawn += 1
+
+    def settle(self) -> None:
+        """Record what was drawn, and give back what was reserved and will not be."""
+        self._covered = 0
+        self._known = ("", 0)
+        self.run.confirm(self._drawn)
+        self.run.release(self._drawn)

@@ -1,0 +1,105 @@
+"""Keeps a model and its gradients as the private step left them: what would go past the step is refused."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from privet.errors import PrivateTrainingError
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """Watches a model from ``make_private`` on.
+
+    An ordinary backward pass that reaches a trainable parameter is refused, and its gradient removed: it would be
+    neither clipped nor noised. So is a model whose trainable parameters or modules are other ones than at the start.
+
+    Args:
+        model: stays as it is; its parameters get a hook that :meth:`remove` takes away.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Start watching."""
+        self._model = model
+        self._before = _fingerprint(model)
+        handles = [
+            parameter.register_post_accumulate_grad_hook(_Refusal(name))  # type: ignore[no-untyped-call]
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        ]
+        self.remove = weakref.finalize(self, _remove, handles)
+
+    def check_model(self) -> None:
+        """Refuse a model that was changed.
+
+        Raises:
+            PrivateTrainingError: says what is new, gone or other.
+        """
+        now = _fingerprint(self._model)
+        if now == self._before:
+            return
+        changed = sorted({name for name, *_ in self._before ^ now})
+        raise PrivateTrainingError(
+            f"the model was changed after make_private: {', '.join(map(repr, changed[:6]))}. Parameters that are new, "
+            "replaced, frozen or unfrozen, and other modules, need a new make_private with the same ledger."
+        )
+
+    @contextmanager
+    def no_scaler(self) -> Iterator[None]:
+        """While this runs, the loss may not be scaled for float16.
+
+        Raises:
+            PrivateTrainingError: a GradScaler scales, or float16 autocast is on.
+        """
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+                raise PrivateTrainingError(
+                    "float16 autocast is refused: it needs a loss scale, and a scaled gradient would be clipped at the "
+                    "wrong norm. Use torch.autocast(..., dtype=torch.bfloat16)."
+                )
+        original = torch.amp.GradScaler.scale
+        torch.amp.GradScaler.scale = _refuse_scaler  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            torch.amp.GradScaler.scale = original  # type: ignore[method-assign]
+
+
+class _Refusal:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, parameter: Tensor) -> NoReturn:
+        parameter.grad = None
+        raise PrivateTrainingError(
+            f"an ordinary backward pass reached parameter {self._name!r}; its gradient would be neither clipped nor "
+            "noised, and was removed. Give the loss to private.backward. To look at gradients of inputs, use "
+            "torch.autograd.grad(loss, inputs); to train without privacy again, call private.close()."
+        )
+
+
+def _refuse_scaler(*arguments: Any, **named: Any) -> NoReturn:
+    raise PrivateTrainingError(
+        "a GradScaler scales the loss; its gradients would be clipped at the wrong norm. Leave it out, and use "
+        "torch.autocast(..., dtype=torch.bfloat16), which needs none."
+    )
+
+
+def _fingerprint(model: nn.Module) -> frozenset[tuple[str, int, bool]]:
+    parameters = {
+        (name, id(value), value.requires_grad) for name, value in model.named_parameters(remove_duplicate=False)
+    }
+    return frozenset(parameters | {(name, id(module), True) for name, module in model.named_modules()})
+
+
+def _remove(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()

@@ -1,0 +1,476 @@
+"""Private training of a model that stays the user's own: sample, take, clip, add noise, and keep the books."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from privet.accounting.bound import Bound
+from privet.accounting.ledger import Ledger
+from privet.dp.batches import Batch, data_source
+from privet.dp.books import Books, open_ledger
+from privet.dp.clipping import ClippingState
+from privet.dp.diagnostics import Diagnostics
+from privet.dp.guard import Guard
+from privet.dp.keystream import KeyStream
+from privet.dp.noise import Noise
+from privet.dp.per_example.engine import Engine, PerExampleLoss
+from privet.dp.physical import largest_batch
+from privet.dp.plan import Plan
+from privet.dp.probe import probe
+from privet.dp.sampling import PoissonSampler
+from privet.dp.statement import Statement
+from privet.dp.step import Release, Step
+from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTrainingError
+
+__all__ = ["Private", "Spent", "TestRun", "make_private"]
+
+NOT_PRIVATE = "NOT PRIVATE: test run"
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """Makes a run repeatable, and so not private: who knows the seed can take the noise off again.
+
+    Attributes:
+        seed: of the sampling and of the noise.
+        noise: False leaves the noise out.
+    """
+
+    __test__ = False  # no test case, whatever its name
+
+    seed: int
+    noise: bool = True
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the ledger says was spent, all its runs together.
+
+    Attributes:
+        epsilon: the bracket around epsilon at ``delta``; the upper end counts.
+        delta: of the plan.
+        steps: of this run's plan that were taken.
+        total_steps: of the plan.
+        test_run: whether the run is seeded, so that it protects nobody.
+    """
+
+    epsilon: Bound
+    delta: float
+    steps: int
+    total_steps: int
+    test_run: bool = False
+
+    def __str__(self) -> str:
+        stamp = f"{NOT_PRIVATE}; " if self.test_run else ""
+        return f"{stamp}epsilon {self.epsilon} at delta {self.delta:g}, {self.steps:,} of {self.total_steps:,} steps"
+
+
+class Private:
+    """A model in private training; made by :func:`make_private`.
+
+    The model and the optimizer stay the user's own: :meth:`backward` puts a private gradient into ``.grad``, and
+    nothing else changes.
+
+    Attributes:
+        plan: what is done.
+        ledger: what was spent.
+        step: how many steps of the plan were taken.
+        max_grad_norms: what the next step clips each group to; released values.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plan: Plan,
+        books: Books,
+        *,
+        max_physical_batch: int | None,
+        test_run: TestRun | None,
+        diagnostics: bool,
+    ) -> None:
+        """Use :func:`make_private`."""
+        trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        groups = plan.clipping.groups(trainable) if trainable else None
+        self._engine = Engine(model, groups)
+        plan.check_groups(len(self._engine.ranges))
+        self.plan, self.ledger = plan, books.ledger
+        self.step = 0
+        self.groups: tuple[tuple[str, ...], ...] = tuple(groups or ())
+        self._books = books
+        self._clipping = plan.clipping.initial(len(self._engine.ranges))
+        self._flat = self._engine.flat()
+        self._guard = Guard(model)
+        self._max_physical_batch, self._checked = max_physical_batch, False
+        self._test_run = test_run
+        self._noise: Noise | None = Noise(self._stream("noise"))
+        if test_run is not None and not test_run.noise:
+            self._noise = None
+        self._outstanding: Batch | None = None
+        self._diagnostics = Diagnostics() if diagnostics else None
+        self._closes_ledger = False
+
+    @property
+    def max_grad_norms(self) -> tuple[float, ...]:
+        """What the next step clips each group to; it depends on released values only."""
+        return self._clipping.max_grad_norms
+
+    @property
+    def test_run(self) -> bool:
+        """Whether the run is seeded, so that it protects nobody."""
+        return self._test_run is not None
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """What the last step saw of the data: **not covered by epsilon**. For debugging; never publish it.
+
+        Raises:
+            PrivateTrainingError: it was not asked for.
+        """
+        if self._diagnostics is None:
+            raise PrivateTrainingError(
+                "losses, batch sizes and how many examples were clipped are not covered by epsilon, so they are not "
+                "kept; make_private(..., diagnostics=True) keeps those of the last step, for debugging."
+            )
+        return self._diagnostics
+
+    def batches(
+        self,
+        dataset: object,
+        *,
+        device: torch.device | str | None = None,
+        workers: int = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
+    ) -> Iterator[Batch]:
+        """Logical batches, each record in each of them with probability B / N, until the plan or the budget ends.
+
+        Every batch goes to :meth:`backward` before the next one is drawn; an empty one, too. Leaving the loop gives
+        back what was reserved and not drawn; asking again goes on where it ended.
+
+        Args:
+            dataset: see :func:`privet.dp.batches.data_source`; it has as many records as the plan says.
+            device: where the data go; None for the model's device.
+            workers: processes that read a map-style data set.
+            collate: makes a piece of a list of records.
+
+        Raises:
+            ArgumentError: the data set cannot be sampled, or has another size than the plan.
+            BudgetExceededError: not one more step fits the budget.
+            PrivateTrainingError: a batch was not used.
+            LedgerError: the ledger cannot be used.
+        """
+        target = self._flat.device if device is None else device
+        source = data_source(dataset, device=target, workers=workers, collate=collate)
+        if source.size != self.plan.dataset_size:
+            raise ArgumentError(
+                "dataset",
+                f"{source.size:,} records",
+                f"the plan's dataset_size of {self.plan.dataset_size:,}",
+                "The sampling rate, and with it epsilon, is made of that number; plan with the number there is.",
+            )
+        return self._draw(PoissonSampler(source.size, self.plan.sampling, self._stream("sampling")), source.batch)
+
+    def _draw(self, sampler: PoissonSampler, read: Callable[[Tensor, int | None], Batch]) -> Iterator[Batch]:
+        try:
+            while self.step < self._books.last_allowed(self.step):
+                batch = read(sampler.draw(), self._max_physical_batch)
+                self._outstanding = batch
+                yield batch
+                if self._outstanding is batch:
+                    raise PrivateTrainingError(
+                        "a batch was drawn and not given to private.backward. Choosing among batches would depend on "
+                        "the data; give every batch to it, also an empty one, and leave the loop to stop."
+                    )
+                if self._outstanding is not None:
+                    raise PrivateTrainingError("two loops draw batches for one training; keep to one.")
+        except GeneratorExit:
+            self._settle()
+            raise
+        except BaseException:
+            self._settle(quietly=True)
+            raise
+        self._settle()
+
+    def backward(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
+        r"""One private step: replaces ``.grad`` of every trainable parameter.
+
+        .. math:: \tilde g = \frac{1}{B} \Big( \sum_i \min(1, C / \lVert g_i \rVert) g_i
+            + \mathcal N(0, \sigma^2 C^2 I) \Big)
+
+        On an empty batch the loss is not called, and the gradient is noise alone.
+
+        Args:
+            per_example_loss: from collated data of b examples to their losses (b,). It may be called several times,
+                each time on a part of the batch.
+            batch: from :meth:`batches`.
+
+        Returns:
+            What the step let out: its event and its clip norms.
+
+        Raises:
+            PrivateTrainingError: the batch is not the one that :meth:`batches` gave last; the losses are not one for
+                each example; a gradient would go past the step; the model was changed. Where noise was drawn already,
+                the step stays on the ledger, and is done anew with the next batch.
+            UnsupportedLayerError: a layer was used in a way that is not known.
+            BudgetExceededError: the step does not fit the budget.
+            LedgerError: the step could not be recorded; nothing was drawn.
+        """
+        if self._outstanding is None or batch is not self._outstanding:
+            raise PrivateTrainingError(
+                "backward takes the batch that private.batches(dataset) gave last, once. Batches of any other sampler "
+                "(shuffled, weighted, repeating) are not what the plan accounts for."
+            )
+        self._guard.check_model()
+        self._outstanding = None
+        try:
+            with self._guard.no_scaler():
+                release = self._run(per_example_loss, batch)
+        except BaseException:
+            self._settle(quietly=True)
+            raise
+        finally:
+            batch.spent = True
+        for slot, view in self._views:
+            slot.parameter.grad = view
+        self._clipping = release.clipping
+        self.step += 1
+        return release
+
+    def _run(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
+        step: Step | None = None
+        if self._diagnostics is not None:
+            self._diagnostics.start(batch.size)
+        if not batch.empty and not self._checked:
+            self._check(per_example_loss, batch)
+        for data, size in batch.parts(self._max_physical_batch):
+            gradients = self._engine.take(per_example_loss, data, size)
+            step = step or self._begin()  # after the user's code ran once: most errors cost nothing
+            factors = step.add(gradients)
+            if self._diagnostics is not None:
+                self._diagnostics.add(gradients.squared_norms, factors, gradients.losses)
+        return (step or self._begin()).finish()
+
+    def _begin(self) -> Step:
+        self._books.before_noise(self.step)
+        return Step(self.plan, self.step, self._clipping, self._engine.ranges, self._flat, self._noise)
+
+    def check(self, per_example_loss: PerExampleLoss, data: Any, size: int) -> None:
+        """Compare the engine with single examples now, instead of on the first batch; nothing is released.
+
+        Raises:
+            PrivateTrainingError: they differ; says where and what to do.
+            UnsupportedLayerError: a layer was used in a way that is not known.
+        """
+        probe(self._engine, per_example_loss, data, size)
+        self._checked = True
+
+    def _check(self, per_example_loss: PerExampleLoss, batch: Batch) -> None:
+        data, size = next(iter(batch.parts(min(batch.size, 8))))
+        self.check(per_example_loss, data, size)
+        if self._max_physical_batch is None:
+            self._max_physical_batch = largest_batch(self._engine, per_example_loss, data, size)
+
+    @property
+    def _views(self) -> Iterator[tuple[Any, Tensor]]:
+        return ((slot, slot.view(self._flat)) for slot in self._engine.slots)
+
+    def spent(self) -> Spent:
+        """What the ledger says was spent, all its runs together; what is reserved counts."""
+        epsilon = self.plan.accountant.epsilon(self.ledger.events(), self.plan.delta, self.plan.relation)
+        return Spent(epsilon, self.plan.delta, self.step, self.plan.total_steps, self.test_run)
+
+    def statement(self, *, stopped_without_data: bool = False) -> Statement:
+        """What may be said about the trained model, and what not.
+
+        Args:
+            stopped_without_data: where fewer steps were taken than planned: True if nothing private had a part in
+                that decision (a look at the clock had none; a validation loss on private records had). Then epsilon is
+                what the ledger says; otherwise it is that of the whole plan. A stop by the budget had none.
+        """
+        plan, spent = self.plan, self.ledger.events()
+        stopped_by_budget = self.step < plan.total_steps and self._books.is_exhausted(self.step)
+        whole = self.step < plan.total_steps and not (stopped_without_data or stopped_by_budget)
+        counted = [*spent, *plan.events(self.step)] if whole else spent
+        return Statement(
+            epsilon=plan.accountant.epsilon(counted, plan.delta, plan.relation),
+            delta=plan.delta,
+            steps=self.step,
+            whole_plan=whole,
+            runs=len(self.ledger.contents().runs),
+            test_run=self.test_run,
+            ledger_head=self.ledger.head,
+            accountant=type(plan.accountant).__name__,
+            plan=plan.describe(),
+            groups=len(self.groups),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the model and the optimizer: plain data. Keys and noise are never in it."""
+        return {
+            "version": 1,
+            "plan": self.plan.digest,
+            "step": self.step,
+            "clipping": self._clipping.to_json(),
+            "run": self._books.run.id,
+            "ledger_head": self.ledger.head,
+            "test_run": self.test_run,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint was made; only from :func:`make_private`, which checks it and the ledger first."""
+        clipping = ClippingState.from_json(state["clipping"])
+        if len(clipping.max_grad_norms) != len(self._engine.ranges):
+            raise CheckpointError(
+                f"the checkpoint has {len(clipping.max_grad_norms)} clip norms, the model {len(self._engine.ranges)} "
+                "groups of parameters; it belongs to another model."
+            )
+        self._clipping, self.step = clipping, int(state["step"])
+
+    def close(self) -> None:
+        """Settle the books, let go of the ledger where it was opened here, and of the model."""
+        self._settle()
+        self._guard.remove()
+        if self._closes_ledger:
+            self.ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _settle(self, quietly: bool = False) -> None:
+        """Where another error is on its way, one of the ledger must not hide it: what is reserved stays spent."""
+        self._outstanding = None
+        try:
+            self._books.settle()
+        except LedgerError:
+            if not quietly:
+                raise
+
+    def _stream(self, purpose: str) -> KeyStream:
+        if self._test_run is None:
+            return KeyStream.secret()
+        # another position after every resume: noise is never drawn twice
+        return KeyStream.seeded(self._test_run.seed, f"{purpose} {self._books.run.id}", self._books.run.reserved)
+
+
+def make_private(
+    model: nn.Module,
+    plan: Plan,
+    *,
+    ledger: str | Path | Ledger,
+    resume: Mapping[str, Any] | None = None,
+    max_physical_batch: int | None = None,
+    reserve_ahead: int = 16,
+    diagnostics: bool = False,
+    test_run: TestRun | None = None,
+) -> Private:
+    """Make an ordinary training loop differentially private.
+
+    The model stays as it is: the same object, classes and ``state_dict`` keys; any optimizer goes on working.
+
+    Args:
+        model: its layers have to treat examples apart; see :func:`privet.dp.doctor`.
+        plan: everything that decides the guarantee.
+        ledger: where what is spent is recorded before it is: a file (made where there is none; one that exists is
+            added to, and all its runs count), or an open ledger.
+        resume: what :meth:`Private.state_dict` gave, from a checkpoint; the model's weights are loaded by the caller.
+        max_physical_batch: most examples to go through the model at once; None to choose by the memory there is.
+            Changes no guarantee, and the result by rounding alone.
+        reserve_ahead: how many steps are put on the ledger at once. A crash costs what was reserved and not drawn.
+        diagnostics: keep what the last step saw of the data, which epsilon does not cover.
+        test_run: makes the run repeatable and **not private**; it is stamped so wherever it is reported.
+
+    Returns:
+        What draws batches and takes private steps.
+
+    Guarantees:
+        The released gradients and clip norms of all steps are (epsilon, delta)-differentially private as
+        ``plan.epsilon()`` says, for data sets that differ by the plan's neighbouring relation, up to floating-point
+        arithmetic. Assumes that preprocessing, the choice of model and plan, and the initial weights do not depend on
+        the private data, or are accounted for elsewhere.
+
+    Raises:
+        UnsupportedLayerError: a layer's per-example gradients are not known, by name, with what to do.
+        PrivateTrainingError: nothing is trainable; dtypes are mixed.
+        ArgumentError: a value is out of range.
+        LedgerError: the ledger is held elsewhere, is damaged, or belongs to something else.
+        CheckpointError: ``resume`` is not of this plan or model.
+
+    Example:
+        >>> import torch, torch.nn.functional as F
+        >>> from privet import accounting, dp
+        >>> x, y = torch.randn(1000, 8), torch.randint(0, 2, (1000,))
+        >>> model = nn.Linear(8, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        >>> plan = dp.Plan(dataset_size=1000, expected_batch_size=50, steps=3, delta=1e-5, noise=1.0)
+        >>> ledger = accounting.Ledger.in_memory(plan.relation, plan.unit)
+        >>> private = make_private(model, plan, ledger=ledger)
+        >>> for batch in private.batches((x, y)):
+        ...     release = private.backward(lambda d: F.cross_entropy(model(d[0]), d[1], reduction="none"), batch)
+        ...     optimizer.step()
+        >>> print(private.spent())
+        epsilon <= 1.084 (not below 1.083) at delta 1e-05, 3 of 3 steps
+
+    References:
+        Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
+    """
+    _check_count("max_physical_batch", max_physical_batch)
+    _check_count("reserve_ahead", reserve_ahead)
+    if resume is not None:
+        _check_state(resume, plan, test_run)
+    check = Engine(model)  # a model that cannot be trained leaves no trace on the ledger
+    del check
+    opened = open_ledger(ledger, plan, None if resume is None else str(resume["ledger_head"]))
+    try:
+        if resume is None:
+            run = opened.begin_run(plan.digest, NOT_PRIVATE if test_run else "private training")
+        else:
+            run = opened.resume_run(plan.digest, int(resume["run"]))
+        books = Books(opened, run, plan, reserve_ahead)
+        private = Private(
+            model,
+            plan,
+            books,
+            max_physical_batch=max_physical_batch,
+            test_run=test_run,
+            diagnostics=diagnostics,
+        )
+    except BaseException:
+        if opened is not ledger:
+            opened.close()
+        raise
+    private._closes_ledger = opened is not ledger
+    if resume is not None:
+        private.load_state_dict(resume)
+    return private
+
+
+def _check_state(state: Mapping[str, Any], plan: Plan, test_run: TestRun | None) -> None:
+    wanted = {"version", "plan", "step", "clipping", "run", "ledger_head", "test_run"}
+    if set(state) != wanted or state["version"] != 1:
+        raise CheckpointError(f"the private state has the fields {sorted(state)}, not {sorted(wanted)} of version 1.")
+    if state["plan"] != plan.digest:
+        raise CheckpointError(
+            f"the checkpoint belongs to plan {state['plan']}, not {plan.digest}; give the plan that it was made with."
+        )
+    step = state["step"]
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= plan.total_steps:
+        raise CheckpointError(f"the checkpoint is at step {step!r}; the plan has {plan.total_steps:,}.")
+    if state["test_run"] != (test_run is not None):
+        was = "a test run" if state["test_run"] else "private"
+        raise CheckpointError(f"the checkpoint's run was {was}; it cannot go on as the other.")
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ArgumentError(name, value, "a whole number of at least 1")

@@ -1,0 +1,152 @@
+"""Looks at a model and a loss before anything is released: are the engine's gradients those of single examples?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from privet.dp.batches import map_tensors, slice_data
+from privet.dp.per_example.engine import Engine, PerExampleLoss, check_losses
+from privet.dp.per_example.reference import per_example_gradients
+from privet.errors import PrivateTrainingError
+
+__all__ = ["Probe", "probe"]
+
+_CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of an example's gradient norm
+_CLOSE_MIXED = 0.1  # with a reduced precision in the forward pass
+
+_DROPOUTS: tuple[Callable[..., Any], ...] = (
+    F.dropout,
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    F.alpha_dropout,
+    F.feature_alpha_dropout,
+)
+
+
+class _NoDropout(TorchFunctionMode):
+    """Leaves dropout out: batch and single example could not be compared."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = dict(kwargs or {})
+        if func in _DROPOUTS:
+            return args[0] if args else named["input"]
+        if func is F.scaled_dot_product_attention:
+            args, named = args[:4], {**dict(zip(("dropout_p", "is_causal"), args[4:], strict=False)), **named}
+            named["dropout_p"] = 0.0
+        if func is F.multi_head_attention_forward:
+            named["training"] = False
+        return func(*args, **named)
+
+
+class Probe:
+    """What a probe measured.
+
+    Attributes:
+        examples: how many were compared.
+        worst: the largest distance between the engine's gradient of an example and that of the loop, as a share of the
+            example's gradient norm.
+    """
+
+    def __init__(self, examples: int, worst: float) -> None:
+        """Keep both."""
+        self.examples, self.worst = examples, worst
+
+
+def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int, examples: int = 4) -> Probe:
+    """Compare the engine with a loop over single examples, on a few of them; nothing is released.
+
+    The losses and gradients of an example must not depend on which others are in the batch. So two batch sizes and
+    single examples are compared; dropout is left out of it.
+
+    Args:
+        engine: of the model.
+        per_example_loss: from data to losses (B,).
+        data: of ``size`` examples.
+        size: how many there are.
+        examples: how many to compare.
+
+    Raises:
+        PrivateTrainingError: they differ, or the loss draws random numbers, or a buffer changes; says what to do.
+        UnsupportedLayerError: a layer was used in a way that is not known.
+    """
+    count = min(size, examples)
+    data = slice_data(data, 0, count)
+    if count < 3:  # two sizes above one are needed
+        count, data = _repeated(data, count)
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in engine.model.named_buffers()}
+    with _NoDropout():
+        with torch.no_grad():
+            first, second = per_example_loss(data), per_example_loss(data)
+        check_losses(first, count, differentiable=False)
+        if not _same(first, second):
+            raise PrivateTrainingError(
+                "the per-example loss gives other values when it is asked twice: it draws random numbers that are not "
+                "dropout, so its gradients cannot be checked. Draw them in the data set, record by record (there they "
+                "may differ each time), and leave the loss a function of data and parameters."
+            )
+        found = engine.take(per_example_loss, data, count).per_example()
+        if count > 1:
+            fewer = engine.take(per_example_loss, slice_data(data, 0, count - 1), count - 1).per_example()
+            _compare(engine.model, fewer, {name: values[:-1] for name, values in found.items()}, "a smaller batch")
+        single = per_example_gradients(engine.model, per_example_loss, data, count)
+        worst = _compare(engine.model, single, found, "single examples")
+    _check_buffers(buffers)
+    return Probe(count, worst)
+
+
+def _compare(model: nn.Module, right: dict[str, Tensor], found: dict[str, Tensor], with_what: str) -> float:
+    norms = sum(values.flatten(1).double().square().sum(dim=1) for values in right.values())
+    assert isinstance(norms, Tensor)
+    worst, worst_name = 0.0, ""
+    for name, values in right.items():
+        distance = (values.double() - found[name].double()).flatten(1).square().sum(dim=1)
+        known = norms.isfinite() & distance.isfinite()
+        share = (distance / norms.clamp_min(1e-24)).sqrt()[known]
+        if bool((known != norms.isfinite()).any()):
+            share = torch.tensor([torch.inf])
+        if share.numel() and float(share.max()) > worst:
+            worst, worst_name = float(share.max()), name
+    dtype = next(iter(right.values())).dtype
+    mixed = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    if worst > (_CLOSE_MIXED if mixed else _CLOSE[dtype]):
+        raise PrivateTrainingError(
+            f"the gradient of parameter {worst_name!r} in a batch differs from that of {with_what} by {worst:.1%} of "
+            "the example's gradient norm: an example's loss or gradient depends on the others in the batch (a statistic "
+            "over the batch, examples that are mixed or moved to other rows, a loss that is weighted by the batch), so "
+            "clipping would bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), keep row i to "
+            "example i."
+        )
+    return worst
+
+
+def _check_buffers(buffers: dict[str, tuple[Tensor, Tensor]]) -> None:
+    for name, (buffer, before) in buffers.items():
+        if not _same(buffer, before):
+            raise PrivateTrainingError(
+                f"buffer {name!r} changes in the forward pass: what it keeps of the data would leave the training "
+                "without noise. Use a layer without running statistics, such as nn.GroupNorm."
+            )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
+def _repeated(data: Any, count: int) -> tuple[int, Any]:
+    """Three examples out of fewer; what is not all tensors stays as it is."""
+
+    def three(values: Tensor) -> Tensor:
+        return values.repeat(3, *(1,) * (values.dim() - 1))[:3]
+
+    try:
+        repeated = map_tensors(data, three)
+        return (3, slice_data(repeated, 0, 3))
+    except ValueError:
+        return count, data
