@@ -118,8 +118,8 @@ def _compare(model: nn.Module, right: dict[str, Tensor], found: dict[str, Tensor
     if worst > (_CLOSE_MIXED if mixed else _CLOSE[dtype]):
         raise PrivateTrainingError(
             f"the gradient of parameter {worst_name!r} in a batch differs from that of {with_what} by {worst:.1%} of "
-            "the example's gradient norm: an example's loss or gradient depends on the others in the batch (a statistic "
-            "over the batch, examples that are mixed or moved to other rows, a loss that is weighted by the batch), so "
+            "the example's gradient norm: an example's loss or gradient depends on the others in the batch (a "
+            "statistic over the batch, examples that are mixed or moved to other rows, a loss that is weighted by the batch), so "
             "clipping would bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), keep row i to "
             "example i."
         )

@@ -121,7 +121,8 @@ class _RMSNormRule:
         weight = self._module.weight.detach()
         dims = tuple(range(-weight.dim(), 0))
         given: object = self._module.eps
-        eps = given if isinstance(given, float) else torch.finfo(inputs.dtype).eps
+        wide = torch.float64 if inputs.dtype == torch.float64 else torch.float32
+        eps = given if isinstance(given, float) else torch.finfo(wide).eps
         values, grad = inputs.to(weight.dtype), grad.to(weight.dtype)
         rstd = (values.square().mean(dim=dims, keepdim=True) + eps).rsqrt()
         normal = values * rstd
@@ -159,5 +160,6 @@ def _calling(rule: _LayerNormRule | _GroupNormRule | _RMSNormRule) -> Handler:
 
 def _values(module: nn.LayerNorm | nn.GroupNorm) -> tuple[Tensor | None, Tensor | None]:
     """The weight and the bias, cut off from the graph."""
-    weight, bias = (None if value is None else value.detach() for value in (module.weight, module.bias))
+    found: list[Tensor | None] = [getattr(module, name) for name in ("weight", "bias")]
+    weight, bias = (None if value is None else value.detach() for value in found)
     return weight, bias
