@@ -119,9 +119,9 @@ def _compare(model: nn.Module, right: dict[str, Tensor], found: dict[str, Tensor
         raise PrivateTrainingError(
             f"the gradient of parameter {worst_name!r} in a batch differs from that of {with_what} by {worst:.1%} of "
             "the example's gradient norm: an example's loss or gradient depends on the others in the batch (a "
-            "statistic over the batch, examples that are mixed or moved to other rows, a loss that is weighted by the batch), so "
-            "clipping would bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), keep row i to "
-            "example i."
+            "statistic over the batch, examples that are mixed or moved to other rows, a loss weighted by the batch), "
+            "so clipping would bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), and keep "
+            "row i to example i."
         )
     return worst
 
