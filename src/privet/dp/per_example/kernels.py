@@ -14,6 +14,7 @@ __all__ = [
     "cleared",
     "ghost_squared_norms",
     "outer",
+    "outer_squared_norms",
     "scaled",
     "squared_norms",
     "unfold",
@@ -21,13 +22,33 @@ __all__ = [
 
 _FINE = 1e-5  # relative error of a squared norm that needs no margin
 _COARSE = 1e-2  # relative error at which the gradient itself is looked at
+_ROUNDINGS = 8.0  # by which a sum of products may be off, relative to what it is if nothing cancels; measured
+_AGAIN = 1.5  # roundings, times the root of the positions, by which a gradient may differ when it is made again
 _GRAM_NUMBERS = 1 << 22  # numbers in a block of Gram matrices
+_ROW = 1 << 13  # squares added up in float32 before float64 goes on: a million of them would lose a thousandth
+_LOST = 1e-19  # below this norm squares get lost in float32
+_SMALL = 1e-34  # squared norms, times the rounding of float32, that are too small to matter to any clip norm
 
 
 def squared_norms(rows: Tensor) -> Tensor:
     """The squared norm of each row of (B, n), in float64; infinite or NaN where a row's is not representable."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms.double().square()
+    whole = rows.shape[1] // _ROW * _ROW
+    rest: Tensor = torch.linalg.vector_norm(rows[:, whole:], dim=1)
+    squares = rest.double().square()
+    if whole:
+        blocks: Tensor = torch.linalg.vector_norm(rows[:, :whole].reshape(len(rows), -1, _ROW), dim=2)
+        squares += blocks.double().square().sum(dim=1)
+    return squares
+
+
+def outer_squared_norms(left: Tensor, right: Tensor) -> Tensor:
+    r"""The squared norm of each :math:`l_b r_b^T`, (B,) float64, for l (B, p) and r (B, q).
+
+    A small factor may meet a large one; its squares must not get lost before.
+    """
+    norms = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in (left, right)]
+    product: Tensor = norms[0] * norms[1]
+    return product.square()
 
 
 def cleared(values: Tensor, rows: Tensor) -> Tensor:
@@ -69,7 +90,8 @@ def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
 
     Where positions cancel, the sum of products loses digits: its rounding error grows with
     :math:`M_b = (\sum_t \|l_{bt}\| \|r_{bt}\|)^2`, not with the norm. So that the norm is never understated, the
-    error is added where it matters, and where it would be large the gradient itself is made and measured.
+    error is added where it matters, and where it would be large the gradient itself is made and measured, and what
+    rounding may change when it is made another time is added.
 
     Args:
         left: (B, T, p).
@@ -92,14 +114,17 @@ def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
 def _ghost(left: Tensor, right: Tensor) -> Tensor:
     grams = torch.bmm(left, left.mT), torch.bmm(right, right.mT)  # (b, T, T)
     squares = torch.linalg.vecdot(grams[0].flatten(1), grams[1].flatten(1)).double()
-    diagonals = [gram.diagonal(dim1=1, dim2=2).double().clamp_min(0.0).sqrt() for gram in grams]
-    error = torch.finfo(left.dtype).eps * (diagonals[0] * diagonals[1]).sum(1).square()
+    diagonals = [gram.diagonal(dim1=1, dim2=2).double().sqrt().clamp_min(_LOST) for gram in grams]
+    most = (diagonals[0] * diagonals[1]).sum(1)  # (b,), the norm if nothing cancelled
+    eps = torch.finfo(left.dtype).eps
+    error = _ROUNDINGS * eps * most.square()
     result: Tensor = squares + (error - _FINE * squares).clamp_min(0.0)
-    doubtful = (error > _COARSE * squares) & (error > 0.0)
+    doubtful = (error > _COARSE * squares) & (error > _SMALL)
     if bool(doubtful.any()):
         rows = doubtful.nonzero().flatten()
-        exact = [squared_norms(outer(left[row, None], right[row, None]).flatten(1)) for row in rows.tolist()]
-        result[rows] = torch.cat(exact)
+        made = [squared_norms(outer(left[row, None], right[row, None]).flatten(1)) for row in rows.tolist()]
+        again = _AGAIN * eps * left.shape[1] ** 0.5
+        result[rows] = (torch.cat(made).sqrt() + again * most[rows]).square()
     return result
 
 

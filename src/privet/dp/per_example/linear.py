@@ -45,7 +45,7 @@ class LinearUse:
         examples, positions, q = inputs.shape
         p = grad.shape[2]
         if positions == 1:
-            return kernels.squared_norms(inputs[:, 0]) * kernels.squared_norms(grad[:, 0])
+            return kernels.outer_squared_norms(grad[:, 0], inputs[:, 0])
         if positions * (p + q) < _GHOST * p * q:
             return kernels.ghost_squared_norms(grad, inputs)
         kept = room.keep(examples, p, q)
