@@ -1,4 +1,4 @@
-"""The table of layers: each alone, as the first layer of its model, and behind another that needs its input's gradient."""
+"""The table of layers: each alone, as the first of its model, and behind another that needs its gradient."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
