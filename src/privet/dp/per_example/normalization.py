@@ -88,7 +88,7 @@ class _GroupNormRule:
             inputs.reshape(1, -1, *inputs.shape[2:]),
             mean.view(1, -1),
             rstd.view(1, -1),
-            weight.to(inputs.dtype).repeat(examples),
+            weight.to(mean.dtype).repeat(examples),  # under autocast wider than the inputs
             1,
             examples * channels,
             inputs[0, 0].numel(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part
 from privet.dp.per_example.use import Room, Use
 from privet.errors import UnsupportedLayerError
@@ -123,8 +124,7 @@ class Tape:
                     total = totals[id(slot)]
                     (total if part.stop is None else total[:, part.start : part.stop]).add_(gradient)
             for key, total in totals.items():
-                norms = torch.linalg.vector_norm(total.flatten(1), dim=1).double()
-                self.squares[slots[key].group, start:stop] += norms.square()
+                self.squares[slots[key].group, start:stop] += kernels.squared_norms(total.flatten(1))
         self._waiting = []
 
 
@@ -138,6 +138,8 @@ class _Call(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, tape: Tape, rule: Rule, inputs: Tensor) -> Tensor:
         output, extras = rule.forward(inputs)
+        if output._is_view():  # of nothing that anybody else has; a view could not be changed in place
+            output = torch.ops.aten._unsafe_view(output, output.shape)
         ctx.tape, ctx.rule = tape, rule
         ctx.save_for_backward(inputs, *extras)  # notices changes in place
         return output
