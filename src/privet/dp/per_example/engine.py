@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from privet.dp.per_example.rules import handlers
 from privet.dp.per_example.slots import Slot, lay_out
@@ -155,6 +156,11 @@ class Engine:
             if node is None or node in seen:
                 continue
             seen.add(node)
+            if isinstance(node, CheckpointFunction._backward_cls):
+                raise UnsupportedLayerError(
+                    "a part of the model is run under activation checkpointing, which calls its layers again during "
+                    "the backward pass. Switch checkpointing off; use a smaller max_physical_batch."
+                )
             leaf = getattr(node, "variable", None)
             if isinstance(leaf, Tensor) and leaf is not self._anchor:
                 raise PrivateTrainingError(self._unseen(leaf))
