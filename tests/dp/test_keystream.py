@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
@@ -75,8 +76,17 @@ def test_old_content_does_not_matter() -> None:
     assert full.tobytes() == some(known(), 64)
 
 
-def test_no_counter_comes_twice_when_threads_share_a_stream() -> None:
+class Slow(int):
+    """A number whose sums take a while: threads that do not wait for each other get the same."""
+
+    def __add__(self, other: int) -> "Slow":
+        time.sleep(0)
+        return Slow(int(self) + other)
+
+
+def test_no_counter_comes_twice_when_threads_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = known()
+    monkeypatch.setattr(stream._keyed, "_next", Slow(0))  # a number that gives way to other threads while it is read
     start = threading.Barrier(4)
 
     def read(worker: int) -> bytes:
@@ -95,7 +105,15 @@ def test_spans_hold_the_same_whatever_the_order_they_are_read_in() -> None:
 
 
 def test_a_seeded_stream_is_set_by_all_three_of_its_arguments() -> None:
-    arguments = [(1, "noise", 0), (2, "noise", 0), (1, "sample", 0), (1, "noise", 1), (1, 'noise", 1', 0), (11, "", 1)]
+    arguments = [
+        (1, "noise", 0),
+        (2, "noise", 0),
+        (1, "sample", 0),
+        (1, "noise", 1),
+        (1, 'noise", 1', 0),
+        (12, "", 3),
+        (1, "2", 3),
+    ]
     assert len({some(KeyStream.seeded(*given)) for given in arguments}) == len(arguments)
     for given_ in arguments:
         assert some(KeyStream.seeded(*given_)) == some(KeyStream.seeded(*given_))
