@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from benchmarks.dp_networks import ResNet18GN, SmallGPT
 from benchmarks.dp_peers import MODES, Data, Opacus, find_opacus
 from benchmarks.harness import Call, Work
 from privet import data
+from privet.dp import FixedNorm, Plan, make_private
 from privet.errors import FileFormatError
 from privet.models import MLP, LeNet5
 from privet.models.initialisation import seeded
@@ -70,10 +70,6 @@ def works() -> list[Work]:
 
 def _missing() -> dict[str, str]:
     missing = {}
-    try:
-        _make_private()
-    except (AttributeError, ImportError):
-        missing["privet"] = "privet.dp.make_private is not there yet"
     reason = find_opacus()
     if reason is not None:
         missing.update({f"opacus-{mode}": reason for mode in MODES})
@@ -94,20 +90,25 @@ def _plain(task: _Task) -> Call:
 
 
 def _privet(task: _Task) -> Call:
+    steps = _privet_steps(task)
+    next(steps)
+    return lambda: next(steps)
+
+
+def _privet_steps(task: _Task) -> Iterator[None]:
     """Of a plan whose expected batch is the whole data set, so that every batch is the same."""
     examples, model = task.data(), task.model().train()
-    folder = TemporaryDirectory()
     plan = _plan(task.batch_size, task.batch_size, _STEPS)
-    private = _make_private()(model, plan, ledger=Path(folder.name) / "run.ledger")
-    optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
-    batches = iter(private.batches(examples))
-
-    def call() -> object:
-        private.backward(lambda given: _per_example_loss(model, given), next(batches))
-        optimizer.step()
-        return folder  # which is kept as long as the call
-
-    return call
+    with (
+        TemporaryDirectory() as folder,
+        make_private(model, plan, ledger=Path(folder) / "run.ledger") as private,
+    ):
+        optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
+        yield  # what comes before is set up, and not timed
+        for batch in private.batches(examples):
+            private.backward(partial(_per_example_loss, model), batch)
+            optimizer.step()
+            yield
 
 
 def _opacus(task: _Task, mode: str) -> SetUp:
@@ -141,11 +142,11 @@ def _privet_epoch(examples: Data) -> None:
     plan = _plan(size, _EPOCH, -(-size // _EPOCH))
     with (
         TemporaryDirectory() as folder,
-        _make_private()(model, plan, ledger=Path(folder) / "run.ledger") as private,
+        make_private(model, plan, ledger=Path(folder) / "run.ledger") as private,
     ):
         optimizer = torch.optim.SGD(model.parameters(), lr=_LEARNING_RATE)
         for batch in private.batches(examples):
-            private.backward(lambda given: _per_example_loss(model, given), batch)
+            private.backward(partial(_per_example_loss, model), batch)
             optimizer.step()
 
 
@@ -163,20 +164,14 @@ def _poisson(examples: Data) -> Iterator[Data]:
         yield examples[0][indices], examples[1][indices]
 
 
-def _make_private() -> Callable[..., Any]:
-    made: Callable[..., Any] = importlib.import_module("privet.dp").make_private
-    return made
-
-
-def _plan(dataset_size: int, expected_batch_size: int, steps: int) -> Any:
-    dp = importlib.import_module("privet.dp")
-    return dp.Plan(
+def _plan(dataset_size: int, expected_batch_size: int, steps: int) -> Plan:
+    return Plan(
         dataset_size=dataset_size,
         expected_batch_size=expected_batch_size,
         steps=steps,
         delta=_DELTA,
         noise=_SIGMA,
-        clipping=dp.FixedNorm(_MAX_GRAD_NORM),
+        clipping=FixedNorm(_MAX_GRAD_NORM),
     )
 
 
