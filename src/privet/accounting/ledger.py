@@ -214,6 +214,15 @@ class Ledger:
             self._append(Resume(number, runs[number - 1].reserved))
             return Run(self, number)
 
+    def check_head(self, expected: str) -> None:
+        """Refuse a ledger that never had this :attr:`head`, as :meth:`open` does.
+
+        Raises:
+            LedgerMismatchError: it is not in the chain: records were cut off, or it is another ledger.
+        """
+        with self._mutex:
+            _check_head(self._history, expected, self.name)
+
     def close(self) -> None:
         """Let go of the file. What was spent can still be read from this object."""
         if os.getpid() == self._process:

@@ -8,17 +8,21 @@ from privet.accounting.calibration import largest_steps
 from privet.accounting.ledger import Ledger
 from privet.accounting.run import Run
 from privet.dp.plan import Plan
-from privet.errors import BudgetExceededError, LedgerMismatchError
+from privet.errors import BudgetExceededError, LedgerError, LedgerMismatchError
 
-__all__ = ["Books", "open_ledger"]
+__all__ = ["NOT_PRIVATE", "Books", "open_ledger"]
+
+NOT_PRIVATE = "NOT PRIVATE: test run"
 
 
-def open_ledger(ledger: str | Path | Ledger, plan: Plan, expect_head: str | None = None) -> Ledger:
+def open_ledger(
+    ledger: str | Path | Ledger, plan: Plan, expect_head: str | None = None, *, test_run: bool = False
+) -> Ledger:
     """The ledger of a run: given, opened, or made where there is no file yet.
 
     Raises:
-        LedgerMismatchError: it is about another neighbouring relation or another privacy unit; or there is none,
-            where a head is expected.
+        LedgerMismatchError: it is about another neighbouring relation or another privacy unit; or a head is expected
+            that it never had; or it holds test runs and this is none, or the other way round.
         LedgerError: it cannot be opened or made.
     """
     if isinstance(ledger, Ledger):
@@ -27,15 +31,30 @@ def open_ledger(ledger: str | Path | Ledger, plan: Plan, expect_head: str | None
         opened = Ledger.open(ledger, expect_head=expect_head)
     else:
         return Ledger.create(ledger, plan.relation, plan.unit)
-    found, wanted = (opened.relation, opened.unit), (plan.relation, plan.unit)
-    if found != wanted:
+    try:
+        if expect_head is not None:
+            opened.check_head(expect_head)
+        _check_ledger(opened, plan, test_run)
+    except BaseException:
         if opened is not ledger:
             opened.close()
+        raise
+    return opened
+
+
+def _check_ledger(ledger: Ledger, plan: Plan, test_run: bool) -> None:
+    found, wanted = (ledger.relation, ledger.unit), (plan.relation, plan.unit)
+    if found != wanted:
         raise LedgerMismatchError(
-            f"{opened.name} is about {found[0].value} of the unit {found[1]!r}, the plan about {wanted[0].value} of "
+            f"{ledger.name} is about {found[0].value} of the unit {found[1]!r}, the plan about {wanted[0].value} of "
             f"{wanted[1]!r}; what was spent under one does not add up with the other. Use a ledger of its own."
         )
-    return opened
+    if any((run.description == NOT_PRIVATE) is not test_run for run in ledger.contents().runs):
+        others = "private runs, and this is a test run" if test_run else "test runs, and this is a private run"
+        raise LedgerMismatchError(
+            f"{ledger.name} holds {others}; a test run protects nobody, so the two do not add up. Use a ledger of its "
+            "own."
+        )
 
 
 class Books:
@@ -53,7 +72,8 @@ class Books:
         self.ledger, self.run = ledger, run
         self._plan, self._ahead = plan, ahead
         self._drawn = run.reserved  # in the ledger's own count of this run
-        self._covered = 0  # steps of the plan that are reserved and not drawn, from the next one on
+        self._covered = 0  # steps of the plan that are reserved and not drawn, from ``_next`` on
+        self._next = 0
         self._known = ("", 0)  # head of the ledger, and the step of the plan that the budget allows to reach
 
     def last_allowed(self, step: int) -> int:
@@ -95,24 +115,45 @@ class Books:
 
         Raises:
             BudgetExceededError: it does not fit the budget.
-            LedgerError: it could not be recorded.
+            LedgerError: it could not be recorded; or the run was taken up by another training.
         """
+        self.run.confirm(self.run.settled)  # writes nothing; a forked process may not draw what its parent reserved
+        if self._is_taken_over():
+            raise LedgerError(
+                f"{self.ledger.name}: run {self.run.id} was resumed by another training in this process. Nothing was "
+                "drawn. Go on with that one."
+            )
+        if self._covered and step != self._next:
+            self.settle()  # the steps reserved may have more noise than the one that comes
         allowed = self.last_allowed(step)
         if self._covered == 0:
             if step >= allowed:
-                raise BudgetExceededError(f"step {step:,} does not fit the budget of epsilon {self._plan.budget:g}.")
-            self.run.confirm(self._drawn)
-            stop = min(step + self._ahead, allowed)
-            reserved = self.run.reserve(self._plan.events(step, stop))
-            self._drawn = reserved.start
-            self._covered = stop - step
-            self._known = (self.ledger.head, allowed)
-        self._covered -= 1
+                raise BudgetExceededError(f"step {step:,} does not fit the budget, or the plan has ended before it.")
+            self._reserve(step, allowed)
         self._drawn += 1
+        self._covered, self._next = self._covered - 1, step + 1
+        if not 0 <= self._covered == self.run.reserved - self._drawn:
+            raise LedgerError(f"{self.ledger.name}: step {step:,} is not on it. Nothing was drawn. Please report this.")
+
+    def _reserve(self, step: int, allowed: int) -> None:
+        self.run.confirm(self._drawn)
+        stop = min(step + self._ahead, allowed)
+        reserved = self.run.reserve(self._plan.events(step, stop))
+        self._known = (self.ledger.head, allowed)
+        self._drawn, self._covered = reserved.start, stop - step
 
     def settle(self) -> None:
-        """Record what was drawn, and give back what was reserved and will not be."""
-        self._covered = 0
-        self._known = ("", 0)
+        """Record what was drawn, and give back what was reserved here and will not be.
+
+        Of a run that another training took up nothing is given back: what that one drew cannot be known here.
+        """
+        taken_over, covered = self._is_taken_over(), self._covered
+        self._covered, self._known = 0, ("", 0)
+        if taken_over:
+            return
         self.run.confirm(self._drawn)
-        self.run.release(self._drawn)
+        if covered:
+            self.run.release(self._drawn)
+
+    def _is_taken_over(self) -> bool:
+        return self.run.settled > self._drawn or self.run.reserved != self._drawn + self._covered

@@ -13,7 +13,22 @@ from torch.utils.hooks import RemovableHandle
 
 from privet.errors import PrivateTrainingError
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "refuse_watched"]
+
+
+def refuse_watched(model: nn.Module) -> None:
+    """Refuse a model that another guard watches.
+
+    Raises:
+        PrivateTrainingError: says what to do.
+    """
+    for name, parameter in model.named_parameters():
+        hooks = parameter._post_accumulate_grad_hooks or {}
+        if any(isinstance(hook, _Refusal) for hook in hooks.values()):
+            raise PrivateTrainingError(
+                f"the model is in private training already (parameter {name!r}). Go on with that one, or call its "
+                "close() first."
+            )
 
 
 class Guard:
@@ -30,6 +45,7 @@ class Guard:
         """Start watching."""
         self._model = model
         self._before = _fingerprint(model)
+        self._kept = [*model.modules(), *model.parameters()]  # whose ids are in the fingerprint: no other gets them
         handles = [
             parameter.register_post_accumulate_grad_hook(_Refusal(name))  # type: ignore[no-untyped-call]
             for name, parameter in model.named_parameters()

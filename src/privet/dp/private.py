@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from privet.accounting.bound import Bound
 from privet.accounting.ledger import Ledger
 from privet.dp.batches import Batch, data_source
-from privet.dp.books import Books, open_ledger
+from privet.dp.books import NOT_PRIVATE, Books, open_ledger
 from privet.dp.clipping import ClippingState
 from privet.dp.diagnostics import Diagnostics
-from privet.dp.guard import Guard
+from privet.dp.guard import Guard, refuse_watched
 from privet.dp.keystream import KeyStream
 from privet.dp.noise import Noise
 from privet.dp.per_example.engine import Engine, PerExampleLoss
@@ -30,8 +30,6 @@ from privet.dp.step import Release, Step
 from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTrainingError
 
 __all__ = ["Private", "Spent", "TestRun", "make_private"]
-
-NOT_PRIVATE = "NOT PRIVATE: test run"
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,12 @@ class Private:
     Attributes:
         plan: what is done.
         ledger: what was spent.
-        step: how many steps of the plan were taken.
-        max_grad_norms: what the next step clips each group to; released values.
+        groups: of trainable parameters, by name; each is clipped on its own.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        engine: Engine,
         plan: Plan,
         books: Books,
         *,
@@ -96,25 +93,31 @@ class Private:
         diagnostics: bool,
     ) -> None:
         """Use :func:`make_private`."""
-        trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        groups = plan.clipping.groups(trainable) if trainable else None
-        self._engine = Engine(model, groups)
-        plan.check_groups(len(self._engine.ranges))
+        self._engine = engine
         self.plan, self.ledger = plan, books.ledger
-        self.step = 0
-        self.groups: tuple[tuple[str, ...], ...] = tuple(groups or ())
+        self.groups = tuple(
+            tuple(slot.name for slot in engine.slots if slot.group == group) for group in range(len(engine.ranges))
+        )
+        self._step = 0
         self._books = books
         self._clipping = plan.clipping.initial(len(self._engine.ranges))
         self._flat = self._engine.flat()
-        self._guard = Guard(model)
+        self._guard = Guard(engine.model)
         self._max_physical_batch, self._checked = max_physical_batch, False
         self._test_run = test_run
         self._noise: Noise | None = Noise(self._stream("noise"))
         if test_run is not None and not test_run.noise:
             self._noise = None
-        self._outstanding: Batch | None = None
+        self._outstanding: tuple[Batch, Tensor] | None = None  # drawn and not used, and the records that it holds
+        self._unused: Tensor | None = None  # of a batch that was left; the next loop gives the same records
+        self._closed = False
         self._diagnostics = Diagnostics() if diagnostics else None
         self._closes_ledger = False
+
+    @property
+    def step(self) -> int:
+        """How many steps of the plan were taken."""
+        return self._step
 
     @property
     def max_grad_norms(self) -> tuple[float, ...]:
@@ -151,7 +154,8 @@ class Private:
         """Logical batches, each record in each of them with probability B / N, until the plan or the budget ends.
 
         Every batch goes to :meth:`backward` before the next one is drawn; an empty one, too. Leaving the loop gives
-        back what was reserved and not drawn; asking again goes on where it ended.
+        back what was reserved and not drawn; asking again goes on where it ended, with the same records where a batch
+        was left unused: whoever could draw anew could choose.
 
         Args:
             dataset: see :func:`privet.dp.batches.data_source`; it has as many records as the plan says.
@@ -162,9 +166,11 @@ class Private:
         Raises:
             ArgumentError: the data set cannot be sampled, or has another size than the plan.
             BudgetExceededError: not one more step fits the budget.
-            PrivateTrainingError: a batch was not used.
+            PrivateTrainingError: a batch was not used; or this was closed.
             LedgerError: the ledger cannot be used.
         """
+        if self._closed:
+            raise PrivateTrainingError("this training was closed; go on with make_private(..., resume=state).")
         target = self._flat.device if device is None else device
         source = data_source(dataset, device=target, workers=workers, collate=collate)
         if source.size != self.plan.dataset_size:
@@ -179,18 +185,18 @@ class Private:
     def _draw(self, sampler: PoissonSampler, read: Callable[[Tensor, int | None], Batch]) -> Iterator[Batch]:
         try:
             while self.step < self._books.last_allowed(self.step):
-                batch = read(sampler.draw(), self._max_physical_batch)
-                self._outstanding = batch
-                yield batch
-                if self._outstanding is batch:
-                    raise PrivateTrainingError(
-                        "a batch was drawn and not given to private.backward. Choosing among batches would depend on "
-                        "the data; give every batch to it, also an empty one, and leave the loop to stop."
-                    )
                 if self._outstanding is not None:
-                    raise PrivateTrainingError("two loops draw batches for one training; keep to one.")
+                    raise PrivateTrainingError(
+                        "a batch was drawn and not given to private.backward. Choosing among batches (of two loops, "
+                        "say) would depend on the data; give every batch to it, also an empty one, and leave the loop "
+                        "to stop."
+                    )
+                indices = sampler.draw() if self._unused is None else self._unused
+                batch = read(indices, self._max_physical_batch)
+                self._outstanding, self._unused = (batch, indices), None
+                yield batch
         except GeneratorExit:
-            self._settle()
+            self._settle(quietly=self._closed)
             raise
         except BaseException:
             self._settle(quietly=True)
@@ -215,13 +221,14 @@ class Private:
 
         Raises:
             PrivateTrainingError: the batch is not the one that :meth:`batches` gave last; the losses are not one for
-                each example; a gradient would go past the step; the model was changed. Where noise was drawn already,
-                the step stays on the ledger, and is done anew with the next batch.
+                each example; a gradient would go past the step; the model was changed. After any error, of the loss
+                as well, no parameter has a gradient. Where noise was drawn already, the step stays on the ledger, and
+                is done anew with the next batch.
             UnsupportedLayerError: a layer was used in a way that is not known.
             BudgetExceededError: the step does not fit the budget.
             LedgerError: the step could not be recorded; nothing was drawn.
         """
-        if self._outstanding is None or batch is not self._outstanding:
+        if self._outstanding is None or batch is not self._outstanding[0]:
             raise PrivateTrainingError(
                 "backward takes the batch that private.batches(dataset) gave last, once. Batches of any other sampler "
                 "(shuffled, weighted, repeating) are not what the plan accounts for."
@@ -231,15 +238,17 @@ class Private:
         try:
             with self._guard.no_scaler():
                 release = self._run(per_example_loss, batch)
+            for slot in self._engine.slots:
+                slot.parameter.grad = slot.view(self._flat)
         except BaseException:
+            for slot in self._engine.slots:
+                slot.parameter.grad = None  # half a step, or the one before
             self._settle(quietly=True)
             raise
         finally:
             batch.spent = True
-        for slot, view in self._views:
-            slot.parameter.grad = view
         self._clipping = release.clipping
-        self.step += 1
+        self._step += 1
         return release
 
     def _run(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
@@ -268,17 +277,13 @@ class Private:
             UnsupportedLayerError: a layer was used in a way that is not known.
         """
         probe(self._engine, per_example_loss, data, size)
-        self._checked = True
+        self._checked = self._checked or size > 1  # copies of one example cannot show what examples do to each other
 
     def _check(self, per_example_loss: PerExampleLoss, batch: Batch) -> None:
         data, size = next(iter(batch.parts(min(batch.size, 8))))
         self.check(per_example_loss, data, size)
         if self._max_physical_batch is None:
             self._max_physical_batch = largest_batch(self._engine, per_example_loss, data, size)
-
-    @property
-    def _views(self) -> Iterator[tuple[Any, Tensor]]:
-        return ((slot, slot.view(self._flat)) for slot in self._engine.slots)
 
     def spent(self) -> Spent:
         """What the ledger says was spent, all its runs together; what is reserved counts."""
@@ -330,14 +335,19 @@ class Private:
                 f"the checkpoint has {len(clipping.max_grad_norms)} clip norms, the model {len(self._engine.ranges)} "
                 "groups of parameters; it belongs to another model."
             )
-        self._clipping, self.step = clipping, int(state["step"])
+        self._clipping, self._step = clipping, int(state["step"])
 
     def close(self) -> None:
-        """Settle the books, let go of the ledger where it was opened here, and of the model."""
-        self._settle()
-        self._guard.remove()
-        if self._closes_ledger:
-            self.ledger.close()
+        """Settle the books, let go of the ledger where it was opened here, and of the model. Closing again is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._settle()
+        finally:
+            self._guard.remove()
+            if self._closes_ledger:
+                self.ledger.close()
 
     def __enter__(self) -> Self:
         return self
@@ -349,6 +359,8 @@ class Private:
 
     def _settle(self, quietly: bool = False) -> None:
         """Where another error is on its way, one of the ledger must not hide it: what is reserved stays spent."""
+        if self._outstanding is not None:
+            self._unused = self._outstanding[1]
         self._outstanding = None
         try:
             self._books.settle()
@@ -419,7 +431,7 @@ def make_private(
         ...     release = private.backward(lambda d: F.cross_entropy(model(d[0]), d[1], reduction="none"), batch)
         ...     optimizer.step()
         >>> print(private.spent())
-        epsilon <= 1.084 (not below 1.083) at delta 1e-05, 3 of 3 steps
+        epsilon <= 1.281 (not below 1.280) at delta 1e-05, 3 of 3 steps
 
     References:
         Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
@@ -428,9 +440,10 @@ def make_private(
     _check_count("reserve_ahead", reserve_ahead)
     if resume is not None:
         _check_state(resume, plan, test_run)
-    check = Engine(model)  # a model that cannot be trained leaves no trace on the ledger
-    del check
-    opened = open_ledger(ledger, plan, None if resume is None else str(resume["ledger_head"]))
+    refuse_watched(model)
+    engine = _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
+    head = None if resume is None else str(resume["ledger_head"])
+    opened = open_ledger(ledger, plan, head, test_run=test_run is not None)
     try:
         if resume is None:
             run = opened.begin_run(plan.digest, NOT_PRIVATE if test_run else "private training")
@@ -438,7 +451,7 @@ def make_private(
             run = opened.resume_run(plan.digest, int(resume["run"]))
         books = Books(opened, run, plan, reserve_ahead)
         private = Private(
-            model,
+            engine,
             plan,
             books,
             max_physical_batch=max_physical_batch,
@@ -453,6 +466,13 @@ def make_private(
     if resume is not None:
         private.load_state_dict(resume)
     return private
+
+
+def _engine(model: nn.Module, plan: Plan) -> Engine:
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    engine = Engine(model, plan.clipping.groups(trainable) if trainable else None)
+    plan.check_groups(len(engine.ranges))
+    return engine
 
 
 def _check_state(state: Mapping[str, Any], plan: Plan, test_run: TestRun | None) -> None:
