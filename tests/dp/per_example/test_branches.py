@@ -64,6 +64,7 @@ def conv(channels: int, filters: int, side: int, **more: int) -> Problem:
 BRANCHES = [
     ("linear, one position", lambda: linear(1, 6, 5), set(), set()),
     ("linear, ghost", lambda: linear(2, 40, 30), {"ghost"}, {"ghost"}),
+    ("linear, ghost if not kept", lambda: linear(2, 5, 4), {"kept", "outer"}, {"full", "ghost"}),
     ("linear, made", lambda: linear(8, 5, 4), {"kept", "outer"}, {"full", "outer"}),
     ("conv, ghost", lambda: conv(20, 24, 4), {"ghost", "unfold"}, {"ghost", "unfold"}),
     ("conv, unfolded", lambda: conv(3, 4, 9), {"kept", "unfold", "outer"}, {"full", "unfold", "outer"}),
@@ -97,7 +98,7 @@ def poisoned(case: Problem) -> Problem:
 def test_with_room(make, roomy, full, taken, small_blocks):
     case = make()
     law_agrees(case)
-    assert taken - {"full", "kept"} == roomy - {"kept"}
+    assert taken in (roomy, full)
     law_takes_out(case, poisoned(case), 0)
 
 
@@ -132,6 +133,7 @@ def test_the_table_has_every_branch():
     assert set(events) == {
         ("linear", frozenset({"ghost"})),
         ("linear", frozenset({"kept", "outer"})),
+        ("linear", frozenset({"full", "ghost"})),
         ("linear", frozenset({"full", "outer"})),
         ("conv", frozenset({"ghost", "unfold"})),
         ("conv", frozenset({"kept", "unfold", "outer"})),
@@ -148,7 +150,7 @@ def test_a_full_room_changes_no_number_of_any_layer(layer, no_room):
 
 def test_long_examples_are_measured_in_blocks(no_room, taken):
     """A linear layer so large that its gradients are made few examples at a time."""
-    case = problem(nn.Linear(1024, 1024, bias=False), (500, 1024), size=5, dtype=torch.float32)
+    case = problem(nn.Linear(1024, 1024, bias=False), (600, 1024), size=5, dtype=torch.float32)
     blocks = []
     engine_outer = kernels.outer
 
@@ -178,7 +180,7 @@ def test_what_was_kept_lets_go_of_its_causes(use, monkeypatch):
 
     monkeypatch.setattr(use, "squared_norms", squared_norms)
     law_agrees(linear(8, 5, 4) if use is LinearUse else conv(3, 4, 9))
-    assert found == [(True, True, True)]
+    assert set(found) == {(True, True, True)}
 
 
 def test_a_room_gives_out_no_more_than_it_was_given_and_nothing_twice():

@@ -43,6 +43,12 @@ def law_never_understates(left: Tensor, right: Tensor) -> None:
         assert one >= norm * (1.0 - UNDERSTATED), f"what is added has norm {norm}, it was told as {one}"
 
 
+def law_plain_norm(row: Tensor) -> None:
+    told = kernels.squared_norms(row).sqrt().item()
+    norm = row.double().norm().item()
+    assert abs(told - norm) <= UNDERSTATED * norm, f"the norm is {norm}, it was told as {told}"
+
+
 @settings(max_examples=300)
 @given(
     seed=st.integers(0, 10_000),
@@ -106,8 +112,7 @@ def test_a_plain_norm_is_not_understated_either(seed, size, alike):
     """Summing many squares of float32 one after the other would lose up to a percent."""
     generator = torch.Generator().manual_seed(seed)
     row = torch.rand(1, 1 if alike else size, generator=generator).expand(1, size).contiguous()
-    told = kernels.squared_norms(row).sqrt().item()
-    assert told == pytest.approx(row.double().norm().item(), rel=UNDERSTATED)
+    law_plain_norm(row)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-22, 1e-19, 1.0])
