@@ -10,6 +10,7 @@ import typer
 
 from privet import __version__
 from privet.cli.budget import budget
+from privet.cli.doctor import doctor
 from privet.cli.ledger import ledger_app
 from privet.errors import PrivetError
 
@@ -53,6 +54,7 @@ def demo(
 
 
 app.command()(budget)
+app.command()(doctor)
 app.add_typer(ledger_app, name="ledger")
 
 
