@@ -16,6 +16,7 @@ from privet.dp.per_example.use import Room, Use
 __all__ = ["LinearRule", "LinearUse", "linear"]
 
 _GHOST = 0.4  # arithmetic of the ghost norm relative to the gradient's, up to which it is the cheaper one
+_GHOST_UNKEPT = 1.0  # the same where the gradient would have to be made again for the sum
 
 
 class LinearUse:
@@ -46,13 +47,16 @@ class LinearUse:
         p = grad.shape[2]
         if positions == 1:
             return kernels.outer_squared_norms(grad[:, 0], inputs[:, 0])
-        if positions * (p + q) < _GHOST * p * q:
+        ghost = positions * (p + q) / (p * q)
+        if ghost < _GHOST:
             return kernels.ghost_squared_norms(grad, inputs)
         kept = room.keep(examples, p, q)
         if kept is not None:
             self._kept = kernels.outer(grad, inputs, kept)
             self._inputs = self._grad = None
             return kernels.squared_norms(self._kept.flatten(1))
+        if ghost < _GHOST_UNKEPT:
+            return kernels.ghost_squared_norms(grad, inputs)
         block = max(1, (1 << 22) // (p * q))
         norms = []
         for start in range(0, examples, block):
