@@ -215,6 +215,7 @@ def test_as_many_products_as_there_are_tensors(sharing, count, monkeypatch):
         ["out_proj.weight", "out_proj.bias"],
         ["bias_k"],
         ["bias_v", "in_proj_weight", "in_proj_bias"],
+        ["bias_k", "bias_v", "in_proj_weight", "in_proj_bias"],  # its child alone is trained
     ],
     ids=str,
 )
