@@ -133,6 +133,31 @@ def half_the_batch(model, words):
     return per_word(model(words)) + per_word(model(words[: B // 2])).repeat(2)
 
 
+def gradient_penalty(model, words):
+    hidden = model.embedding(words)
+    output = model.head(model.body(hidden))
+    (by_hidden,) = torch.autograd.grad(output.sum(), hidden, create_graph=True)
+    return per_word(output) + per_word(by_hidden)
+
+
+def backward_inside(model, words):
+    losses = per_word(model(words))
+    losses.sum().backward(retain_graph=True)
+    return losses
+
+
+def other_weights(model, words):
+    return per_word(torch.func.functional_call(model, {"head.weight": torch.ones(9, D)}, (words,)))
+
+
+def assigned_anew(model, words):
+    before, model.head.weight = model.head.weight, nn.Parameter(torch.ones(9, D))
+    try:
+        return per_word(model(words))
+    finally:
+        model.head.weight = before
+
+
 def checkpointed(model, words):
     return per_word(model.head(checkpoint(model.body, model.embedding(words), use_reentrant=False)))
 
@@ -168,6 +193,10 @@ REFUSED = [
     (sequence_first, r"layer 'embedding' got an input of shape \(4, 6\) in a batch of 6"),
     (one_number_for_all, r"layer 'body.0' got an input of shape \(1, 5\) in a batch of 6"),
     (half_the_batch, r"layer 'embedding' got an input of shape \(3, 4\) in a batch of 6"),
+    (gradient_penalty, r"torch.autograd.grad \(a gradient penalty"),
+    (backward_inside, r"the loss called .backward\(\)"),
+    (other_weights, "a parameter 'weight' is another one than before.*functional_call"),
+    (assigned_anew, "a parameter 'weight' is another one than before"),
     (checkpointed, "called again during the backward pass.*checkpoint"),
     (checkpointed_whole, "called again during the backward pass.*checkpoint"),
     (checkpointed_reentrant, "checkpoint"),
@@ -228,6 +257,35 @@ def test_a_forward_of_its_own_is_refused_where_it_came_after_the_engine():
         engine.take(lambda data: per_word(model(data)), numbers(B, D), B)
     assert model[1].__dict__["forward"] is own
     assert "forward" not in model[0].__dict__
+
+
+def test_losses_that_were_kept_cannot_be_used_again():
+    model, kept = nn.Linear(D, 2), []
+
+    def loss(data):
+        kept.append(per_word(model(data)))
+        return kept[0]
+
+    gradients = Engine(model).take(lambda data: loss(data) * 1.0, numbers(B, D), B)
+    before = gradients.squared_norms.clone()
+    with pytest.raises((PrivateTrainingError, RuntimeError)):
+        kept[0].sum().backward()
+    assert torch.equal(gradients.squared_norms, before)
+    assert model.weight.grad is None
+
+
+@pytest.mark.parametrize("norm", [1.0, 1e-2, 1e-3, 1e-6])
+def test_a_weight_below_the_smallest_normal_number_is_none(norm):
+    """Rounding it would be by more than one part in ten million: the sum would be longer than the clip norm."""
+    model = nn.Linear(4, 4, bias=False)
+    engine = Engine(model)
+    inputs = torch.full((1, 4), 0.7e22)
+    gradients = engine.take(lambda data: 0.7e20 * model(data).sum(dim=1), inputs, 1)
+    told = gradients.squared_norms.sqrt()
+    assert told.isfinite().all()
+    flat = engine.flat()
+    gradients.add_to(flat, norm / told)
+    assert flat.double().norm().item() <= norm * (1 + 1e-6)
 
 
 def test_a_change_in_place_of_what_a_layer_got_is_noticed():
@@ -321,30 +379,3 @@ def test_an_adapter_beside_a_frozen_layer():
     case = problem(model, (T, D))
     law_agrees(case, groups=4)
     assert len(Engine(model).take(case.loss, case.data, case.size)._uses) == 4
-
-
-def test_a_model_without_anything_to_train_is_refused():
-    with pytest.raises(PrivateTrainingError, match="nothing to train"):
-        Engine(nn.Linear(2, 2).requires_grad_(False))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_narrow_parameters_are_refused(dtype):
-    with pytest.raises(PrivateTrainingError, match=r"parameter '0.weight' is .*autocast"):
-        Engine(nn.Sequential(nn.Linear(2, 2)).to(dtype))
-
-
-def test_mixed_parameters_are_refused():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
-    with pytest.raises(PrivateTrainingError, match="one dtype and one device"):
-        Engine(model)
-
-
-@pytest.mark.parametrize(
-    "groups",
-    [[["weight"]], [["weight", "bias", "other"]], [["weight", "bias"], ["bias"]], [["weight", "bias"], []], []],
-    ids=["one missing", "one too many", "one twice", "an empty one", "none"],
-)
-def test_groups_that_are_no_partition_are_refused(groups):
-    with pytest.raises(ValueError, match="each trainable parameter in exactly one group"):
-        Engine(nn.Linear(2, 2), groups)

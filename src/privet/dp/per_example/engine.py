@@ -51,8 +51,9 @@ class Gradients:
 
         Args:
             flat: from :meth:`Engine.flat`.
-            weights: (G, B), finite.
+            weights: (G, B), finite; what is too small for the parameters' dtype to hold in full counts as 0.
         """
+        weights = weights.masked_fill(weights.abs() < torch.finfo(flat.dtype).tiny, 0.0)
         bad = ~self.squared_norms.isfinite().all(dim=0)
         if bool(bad.any()):
             weights = weights.masked_fill(bad, 0.0)
@@ -95,6 +96,8 @@ class Engine:
         self.model = model
         self.slots, self.ranges = lay_out(model, groups)
         self._handlers: dict[nn.Module, Handler] = handlers(model, self.slots)
+        inner = {part for module in self._handlers for part in module.modules() if part is not module}
+        self._owned = {module: [] if module in inner else _owned(module) for module in self._handlers}
         first = self.slots[0].parameter
         self._room = Room(first.dtype, first.device)
         self._anchor = torch.zeros((), dtype=first.dtype, device=first.device, requires_grad=True)
@@ -140,7 +143,7 @@ class Engine:
                     raise UnsupportedLayerError(
                         f"{type(module).__name__} has a forward of its own, set on the instance; put it in a class."
                     )
-                module.forward = _bound(handler, tape)
+                module.forward = _bound(handler, tape, self._owned[module])
                 changed.append(module)
             yield
         finally:
@@ -198,8 +201,22 @@ def check_losses(losses: object, size: int, differentiable: bool = True) -> None
         )
 
 
-def _bound(handler: Handler, tape: Tape) -> Callable[..., Any]:
+_Owned = list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter | None]]
+
+
+def _owned(module: nn.Module) -> _Owned:
+    """Where each parameter of a module is kept, and which one that is."""
+    return [(part._parameters, key, value) for part in module.modules() for key, value in part._parameters.items()]
+
+
+def _bound(handler: Handler, tape: Tape, owned: _Owned) -> Callable[..., Any]:
     def forward(*arguments: Any, **named: Any) -> Any:
+        for place, key, value in owned:
+            if place.get(key) is not value:
+                raise PrivateTrainingError(
+                    f"a parameter {key!r} is another one than before (assigned anew, or torch.func.functional_call?). "
+                    "Change parameters in place, or begin anew with the model as it is."
+                )
         return handler(tape, *arguments, **named)
 
     return forward

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part
 from privet.dp.per_example.use import Room, Use
-from privet.errors import UnsupportedLayerError
+from privet.errors import PrivateTrainingError, UnsupportedLayerError
 
 __all__ = ["Handler", "Rule", "Tape"]
 
@@ -97,6 +97,12 @@ class Tape:
 
     def arrived(self, use: Use) -> None:
         """Measure a use; those of shared parameters wait for all of them."""
+        if not self._backward:
+            raise PrivateTrainingError(
+                "a backward pass went through the model outside the engine's own: the loss called .backward() or "
+                "torch.autograd.grad (a gradient penalty?), or losses were kept and used again. Per-example gradients "
+                "of that are not known; leave it out."
+            )
         self.uses.append(use)
         if any(id(part.slot) in self._shared for part in use.parts):
             self._waiting.append(use)
@@ -106,6 +112,7 @@ class Tape:
 
     def finish(self) -> None:
         """Measure what is used more than once: the norm of the sum, cross terms and all, a few examples at a time."""
+        self._backward = False
         if not self._waiting:
             return
         slots = {id(part.slot): part.slot for use in self._waiting for part in use.parts}
