@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from privet.dp.batches import map_tensors, slice_data
@@ -91,39 +92,48 @@ def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int
                 "dropout, so its gradients cannot be checked. Draw them in the data set, record by record (there they "
                 "may differ each time), and leave the loss a function of data and parameters."
             )
-        found = engine.take(per_example_loss, data, count).per_example()
-        if count > 1:
-            fewer = engine.take(per_example_loss, slice_data(data, 0, count - 1), count - 1).per_example()
-            _compare(engine.model, fewer, {name: values[:-1] for name, values in found.items()}, "a smaller batch")
-        single = per_example_gradients(engine.model, per_example_loss, data, count)
-        worst = _compare(engine.model, single, found, "single examples")
+        worst = max(_compare(engine, per_example_loss, data, number) for number in sorted({count, max(1, count - 1)}))
     _check_buffers(buffers)
     return Probe(count, worst)
 
 
-def _compare(model: nn.Module, right: dict[str, Tensor], found: dict[str, Tensor], with_what: str) -> float:
-    norms = sum(values.flatten(1).double().square().sum(dim=1) for values in right.values())
-    assert isinstance(norms, Tensor)
-    worst, worst_name = 0.0, ""
-    for name, values in right.items():
-        distance = (values.double() - found[name].double()).flatten(1).square().sum(dim=1)
-        known = norms.isfinite() & distance.isfinite()
-        share = (distance / norms.clamp_min(1e-24)).sqrt()[known]
-        if bool((known != norms.isfinite()).any()):
-            share = torch.tensor([torch.inf])
-        if share.numel() and float(share.max()) > worst:
-            worst, worst_name = float(share.max()), name
-    dtype = next(iter(right.values())).dtype
+def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count: int) -> float:
+    """The engine's gradients in a batch of ``count`` with those of single examples, one at a time to save memory."""
+    gradients = engine.take(per_example_loss, slice_data(data, 0, count), count)
+    noted = gradients.squared_norms.sum(dim=0).sqrt().tolist()
     mixed = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-    if worst > (_CLOSE_MIXED if mixed else _CLOSE[dtype]):
-        raise PrivateTrainingError(
-            f"the gradient of parameter {worst_name!r} in a batch differs from that of {with_what} by {worst:.1%} of "
-            "the example's gradient norm: an example's loss or gradient depends on the others in the batch (a "
-            "statistic over the batch, examples that are mixed or moved to other rows, a loss weighted by the batch), "
-            "so clipping would bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), and keep "
-            "row i to example i."
-        )
+    close = _CLOSE_MIXED if mixed else _CLOSE[engine.slots[0].parameter.dtype]
+    flat = engine.flat()
+    worst = 0.0
+    for index in range(count):
+        single = per_example_gradients(engine.model, per_example_loss, slice_data(data, index, index + 1), 1)
+        norm = math.sqrt(sum(float(value.norm()) ** 2 for value in single.values()))
+        if not math.isfinite(norm):
+            continue  # taken out of every sum, whatever the engine says
+        chosen = torch.zeros_like(gradients.squared_norms)
+        chosen[:, index] = 1.0
+        gradients.add_to(flat.zero_(), chosen)
+        least = max(norm, 1e-12)
+        for name, view in engine.views(flat).items():
+            share = float((single[name][0] - view).norm()) / least
+            if not share <= close:
+                raise PrivateTrainingError(_differs(name, share))
+            worst = max(worst, share)
+        if not abs(noted[index] - norm) <= close * least:
+            raise PrivateTrainingError(
+                f"the engine says gradient norm {noted[index]:.6g} where an example alone has {norm:.6g}; it would be "
+                "clipped at the wrong norm. Please report this with the model's layers."
+            )
     return worst
+
+
+def _differs(name: str, share: float) -> str:
+    return (
+        f"the gradient of parameter {name!r} in a batch differs from that of single examples by {share:.1%} of the "
+        "example's gradient norm: an example's loss or gradient depends on the others in the batch (a statistic over "
+        "the batch, examples that are mixed or moved to other rows, a loss weighted by the batch), so clipping would "
+        "bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), and keep row i to example i."
+    )
 
 
 def _check_buffers(buffers: dict[str, tuple[Tensor, Tensor]]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
-from privet.dp.per_example.rules import handlers
+from privet.dp.per_example.rules import handlers, refuse
 from privet.dp.per_example.slots import Slot, lay_out
 from privet.dp.per_example.tape import Handler, Tape
 from privet.dp.per_example.use import Room
@@ -93,6 +93,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, groups: Sequence[Sequence[str]] | None = None) -> None:
         """See the class."""
+        refuse(model)
         self.model = model
         self.slots, self.ranges = lay_out(model, groups)
         self._handlers: dict[nn.Module, Handler] = handlers(model, self.slots)
@@ -137,6 +138,8 @@ class Engine:
     @contextmanager
     def _listening(self, tape: Tape) -> Iterator[None]:
         changed = []
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # it goes past the layers inside of an encoder
         try:
             for module, handler in self._handlers.items():
                 if "forward" in module.__dict__:
@@ -147,6 +150,7 @@ class Engine:
                 changed.append(module)
             yield
         finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
             for module in changed:
                 del module.__dict__["forward"]
 

@@ -156,6 +156,8 @@ class _Call(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs, *extras = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            by_input, use = ctx.rule.backward(inputs, tuple(extras), grad, ctx.needs_input_grad[3])
+            # detached: what the tape keeps of a graph would keep the graph, and so the tape, alive
+            by_input, use = ctx.rule.backward(inputs.detach(), tuple(extras), grad, ctx.needs_input_grad[3])
             ctx.tape.arrived(use)
+            ctx.tape = None
         return None, None, None, by_input
