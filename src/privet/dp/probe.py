@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from privet.dp.batches import map_tensors, slice_data
-from privet.dp.per_example.engine import Engine, PerExampleLoss, check_losses
+from privet.dp.per_example.engine import Engine, PerExampleLoss, check_losses, no_fast_path
 from privet.dp.per_example.reference import per_example_gradients
 from privet.errors import PrivateTrainingError
 
@@ -82,7 +82,7 @@ def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int
     if count < 3:  # two sizes above one are needed
         count, data = _repeated(data, count)
     buffers = {name: (buffer, buffer.clone()) for name, buffer in engine.model.named_buffers()}
-    with _NoDropout():
+    with no_fast_path(), _NoDropout():
         with torch.no_grad():
             first, second = per_example_loss(data), per_example_loss(data)
         check_losses(first, count, differentiable=False)

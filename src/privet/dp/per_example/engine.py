@@ -24,7 +24,7 @@ from privet.dp.per_example.tape import Handler, Tape
 from privet.dp.per_example.use import Room
 from privet.errors import PrivateTrainingError, UnsupportedLayerError
 
-__all__ = ["Engine", "Gradients", "PerExampleLoss", "check_losses"]
+__all__ = ["Engine", "Gradients", "PerExampleLoss", "check_losses", "no_fast_path"]
 
 PerExampleLoss = Callable[[Any], Tensor]
 """From collated data of B examples to their losses, (B,)."""
@@ -125,7 +125,7 @@ class Engine:
         """
         with torch.enable_grad():
             tape = Tape(size, len(self.ranges), self._anchor, self._room)
-            with self._listening(tape):
+            with no_fast_path(), self._listening(tape):
                 losses = per_example_loss(data)
                 check_losses(losses, size)
                 self._check_paths(losses)
@@ -138,8 +138,6 @@ class Engine:
     @contextmanager
     def _listening(self, tape: Tape) -> Iterator[None]:
         changed = []
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # it goes past the layers inside of an encoder
         try:
             for module, handler in self._handlers.items():
                 if "forward" in module.__dict__:
@@ -150,7 +148,6 @@ class Engine:
                 changed.append(module)
             yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
             for module in changed:
                 del module.__dict__["forward"]
 
@@ -185,6 +182,17 @@ class Engine:
             f"a tensor of shape {tuple(leaf.shape)} that is no parameter of the model requires gradients; they would "
             "be neither clipped nor noised. Make it a parameter of a layer of the model, or detach it."
         )
+
+
+@contextmanager
+def no_fast_path() -> Iterator[None]:
+    """Encoders in eval mode call their layers, and hand on no nested tensors, in which examples have no place."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def check_losses(losses: object, size: int, differentiable: bool = True) -> None:
