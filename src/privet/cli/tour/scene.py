@@ -14,11 +14,11 @@ from privet.attacks import Target
 from privet.attacks.membership import MembershipScores, loss_threshold
 from privet.statistics import Estimate, RateAtRate, RocCurve, auc_interval, clopper_pearson, roc_curve, tpr_at_fpr
 
-__all__ = ["FALSE_POSITIVE_RATE", "Leakage", "Row", "Scene", "measure", "set_scene"]
+__all__ = ["FALSE_POSITIVE_RATE", "SIZES", "Leakage", "Row", "Scene", "measure", "set_scene"]
 
 FALSE_POSITIVE_RATE = 0.01
 _MEMBERS = 500
-_SIZES = (784, 512, 10)
+SIZES = (784, 512, 10)
 _EPOCHS = 60
 
 
@@ -65,9 +65,9 @@ def set_scene(seed: int) -> Scene:
     """Read the images, split them at random and train; the same seed gives the same scene."""
     examples = data.mnist5k()
     members, non_members = examples.split(_MEMBERS, len(examples) - _MEMBERS, seed=seed)
-    network = models.MLP(_SIZES, seed=seed)
+    network = models.MLP(SIZES, seed=seed)
     training.fit(network, members, epochs=_EPOCHS, batch_size=32, seed=seed, optimizer=_sgd, progress=False)
-    layers = "-".join(map(str, _SIZES))
+    layers = "-".join(map(str, SIZES))
     description = f"{layers} perceptron, {_MEMBERS:,} training images, {_EPOCHS} epochs"
     return Scene(network.eval(), description, members, non_members, seed)
 

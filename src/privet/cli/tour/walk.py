@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from privet import __version__, report, training
 from privet.cli.tour.budget import budget
 from privet.cli.tour.output_defenses import output_defenses
+from privet.cli.tour.private_training import private_training
 from privet.cli.tour.scene import FALSE_POSITIVE_RATE, Row, Scene, set_scene
 from privet.cli.tour.stop import Stop, StopResult
 from privet.errors import ArgumentError
@@ -29,6 +30,7 @@ __all__ = ["STOPS", "walk"]
 STOPS = (
     Stop("attack it, defend its answers, attack again", output_defenses),
     Stop("plan a private training within a budget", budget),
+    Stop("train it privately, attack it again", private_training),
 )
 
 
