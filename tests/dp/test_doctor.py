@@ -97,6 +97,12 @@ def test_all_problems_are_named_at_once():
     assert after.ready, after.text()
 
 
+def test_the_losses_shape_is_told_next_to_refused_layers_and_their_errors_are_not():
+    model = nn.Sequential(nn.Linear(4, 1), nn.BatchNorm1d(1))
+    assert [problem.kind for problem in look(model, loss=model).problems] == ["BatchNorm1d", "Loss"]
+    assert [problem.kind for problem in look(model, loss=lambda x: model(x[:1])).problems] == ["BatchNorm1d"]
+
+
 def test_a_frozen_batch_norm_is_kept_in_eval_mode():
     model = nn.Sequential(nn.BatchNorm1d(4).requires_grad_(False), nn.Linear(4, 1))
     (problem,) = look(model).problems
@@ -252,6 +258,7 @@ def test_a_parameter_elsewhere_is_named():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double())
     problems = look(model).problems
     assert [problem.name for problem in problems] == ["1.weight", "1.bias"]
+    assert [layer.path for layer in look(model).layers] == [Path.RULE, Path.REFUSED]
     for problem in problems:
         run(problem.code, model)
     assert look(model).ready

@@ -59,12 +59,13 @@ def examine(model: nn.Module, per_example_loss: PerExampleLoss, data: Any, size:
     problems = [_refused(model, refusal) for refusal in refused]
     problems += _of_parameters(model)
     problems += _of_rules(model, {refusal.name for refusal in refused})
-    layers = tuple(_layers(model, {problem.name for problem in problems if problem.kind != "Parameter"}))
+    layers = tuple(_layers(model, {_layer_of(problem) for problem in problems}))
     with _left_as_it_is(model):
         if problems:
-            losses = _asked(per_example_loss, data, size) if _may_be_called(model, refused) else None
-            wrong = losses if losses is not None and losses.code else None  # what a refused layer does to it is no news
-            return Diagnosis(layers, (*problems, *([wrong] if wrong else [])))
+            loss = _asked(per_example_loss, data, size) if _may_be_called(model, refused) else None
+            if loss is not None and not loss.edit:  # what it raises may well be the refused layers' doing
+                problems.append(loss)
+            return Diagnosis(layers, tuple(problems))
         loss = _asked(per_example_loss, data, size)
         if loss is not None:
             return Diagnosis(layers, (loss,))
@@ -145,6 +146,10 @@ def _of_rules(model: nn.Module, refused: set[str]) -> Iterator[Problem]:
             yield Problem(owner.name, kind, reason.removesuffix("."), code=mending_of_rule(model, owner))
 
 
+def _layer_of(problem: Problem) -> str:
+    return problem.name.rpartition(".")[0] if problem.kind == "Parameter" else problem.name
+
+
 def _layers(model: nn.Module, refused: set[str]) -> Iterator[Layer]:
     held: dict[str, Owner] = {owner.name: owner for owner in owners(model)}
     inside = {module for owner in held.values() if owner.whole for _, module in owner.modules()}
@@ -189,7 +194,7 @@ def _asked(per_example_loss: PerExampleLoss, data: Any, size: int) -> Problem | 
         except PrivateTrainingError as error:
             mean = isinstance(losses, Tensor) and losses.dim() == 0
             code = 'losses = F.cross_entropy(outputs, labels, reduction="none")' if mean else ""
-            return Problem("", "Loss", str(error).removesuffix("."), code=code)
+            return Problem("", "Loss", _of_loss(str(error)), code=code)
     return None
 
 
@@ -200,8 +205,13 @@ def _of_probe(model: nn.Module, message: str) -> Problem:
     places = {name: message.find(repr(name)) for name in kinds if name}
     name = min((name for name in places if places[name] >= 0), key=places.__getitem__, default="")
     if "per-example loss" in message[:40]:
-        return Problem("", "Loss", message.removesuffix("."))
+        return Problem("", "Loss", _of_loss(message))
     return Problem(name, kinds[name], message.removesuffix("."))
+
+
+def _of_loss(message: str) -> str:
+    subject = "the per-example loss "
+    return message.removesuffix(".").replace(subject, "it ", int(message.startswith(subject)))
 
 
 def _named(error: Exception) -> str:

@@ -38,8 +38,7 @@ def mending(model: nn.Module, refusal: Refusal) -> str:
         Python statements; empty where the mending needs the source of a class.
 
     Example:
-        >>> from privet.dp.per_example.ownership import Owner
-    from privet.dp.per_example.refusals import refusals
+        >>> from privet.dp.per_example.refusals import refusals
         >>> model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6))
         >>> mending(model, refusals(model)[0])
         'model[1] = nn.GroupNorm(2, 6)'
@@ -114,10 +113,10 @@ def _lines(place: str, module: nn.Module, edit: str) -> Iterator[str]:
     elif module._compiled_call_impl is not None:
         yield f"{place}._compiled_call_impl = None"
     elif isinstance(module, nn.RNNBase):
-        yield f"{place}.requires_grad_(False)  # it stays as it is; or put another layer in its place"
+        yield f"{place}.requires_grad_(False)  # or another layer in its place"
     elif "batch_first=True" in edit:
         yield from (
-            f"{place}.{name}.batch_first = True  # and give it (examples, positions, features)"
+            f"{place}.{name}.batch_first = True  # of its inputs, too"
             for name, child in module.named_children()
             if isinstance(child, nn.MultiheadAttention)
         )
