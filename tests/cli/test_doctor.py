@@ -171,3 +171,14 @@ def test_help_says_that_the_file_is_executed() -> None:
     _, out = call("--help")
     assert "executed" in out
     assert "trust" in out
+
+
+def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    blocks = dict(re.findall(r"```python\n# (model.py)\n(.*?)```", page, re.DOTALL))
+    (shown,) = re.findall(r"```console\n\$ privet doctor model.py:build --data digits\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("model.py").write_text(blocks["model.py"])
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out = call("model.py:build", "--data", "digits")
+    assert (code, out) == (1, shown)

@@ -150,6 +150,7 @@ def test_three_steps_of_training_end_at_the_same_weights(opacus: Any) -> None:
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
         assert not torch.equal(mine, first)
     assert list(ours.state_dict()) == list(start.state_dict())
+    assert list(wrapped.state_dict()) == [f"_module.{key}" for key in start.state_dict()]
     history = [(1.0, rate, count) for _, rate, count in engine.accountant.history]
     engine.accountant.history = history
     spent = RDP(tuple(GOLDEN["orders"])).epsilon(ledger.events(), plan.delta).upper

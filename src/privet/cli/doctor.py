@@ -88,4 +88,4 @@ def _cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 def _as_text(model: str, data: str, diagnosis: Diagnosis) -> str:
     width = min(shutil.get_terminal_size().columns, 100)
-    return f"{model} on {data}: {diagnosis.text(width)}"
+    return f"{model} with {data}\n\n{diagnosis.text(width)}"
