@@ -12,6 +12,7 @@ from privet import __version__
 from privet.cli.budget import budget
 from privet.cli.doctor import doctor
 from privet.cli.ledger import ledger_app
+from privet.cli.train import train
 from privet.errors import PrivetError
 
 __all__ = ["app", "main"]
@@ -55,6 +56,7 @@ def demo(
 
 app.command()(budget)
 app.command()(doctor)
+app.command()(train)
 app.add_typer(ledger_app, name="ledger")
 
 

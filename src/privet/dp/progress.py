@@ -57,7 +57,7 @@ class Reached:
         low, high = min(self.max_grad_norms), max(self.max_grad_norms)
         norms = f"{low:.3g}" if low == high else f"{low:.2g}..{high:.2g}"
         left = "" if self.left is None else f" ({_down(self.left)} left)"
-        return f"{'TEST ' if self.test_run else ''}clip {norms}  eps {_up(self.epsilon)}{left}"
+        return f"{'TEST ' if self.test_run else ''}clip {norms}  eps <= {_up(self.epsilon)}{left}"
 
 
 class Outlook:
