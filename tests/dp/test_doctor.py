@@ -230,6 +230,12 @@ def test_the_model_and_the_random_state_stay_as_they_were(ready):
     assert not any("forward" in vars(module) for module in model.modules())
 
 
+def test_a_model_without_shapes_is_not_given_any():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(1))
+    assert not look(model).ready
+    assert type(model[1]) is nn.LazyLinear
+
+
 def test_a_changed_buffer_is_a_problem_and_is_put_back():
     class Running(nn.Module):
         def __init__(self):
