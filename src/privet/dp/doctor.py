@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from privet.dp.batches import length_of, slice_data
 from privet.dp.diagnosis import Diagnosis, Layer, Path, Problem
-from privet.dp.mending import in_words, mending, mending_of_rule, place_of
+from privet.dp.mending import mending, mending_of_rule, place_of
 from privet.dp.per_example.engine import Engine, PerExampleLoss, check_losses
 from privet.dp.per_example.fallback import fallback
 from privet.dp.per_example.ownership import Owner, owners
@@ -92,7 +92,7 @@ def _check(model: object, per_example_loss: object, data: Any, size: int) -> Non
 
 def _refused(model: nn.Module, refusal: Refusal) -> Problem:
     code = mending(model, refusal)
-    return Problem(refusal.name, refusal.kind, refusal.reason, in_words(refusal, code), code)
+    return Problem(refusal.name, refusal.kind, refusal.reason, refusal.edit, code)
 
 
 def _of_parameters(model: nn.Module) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from privet.dp.per_example.ownership import Owner
 from privet.dp.per_example.refusals import Refusal, keeps_statistics
 
-__all__ = ["in_words", "mending", "mending_of_rule", "place_of"]
+__all__ = ["mending", "mending_of_rule", "place_of"]
 
 _GROUP_NORM = re.compile(r"nn\.GroupNorm\((\d+), (\d+)")
 
@@ -50,12 +50,6 @@ def mending(model: nn.Module, refusal: Refusal) -> str:
     if refusal.name not in modules:
         return ""
     return "\n".join(_lines(place_of(model, refusal.name), modules[refusal.name], refusal.edit))
-
-
-def in_words(refusal: Refusal, code: str) -> str:
-    """The edit as the refusal has it, with the layer that the code proposes."""
-    proposed = _GROUP_NORM.search(code)
-    return refusal.edit if proposed is None else _GROUP_NORM.sub(proposed[0], refusal.edit)
 
 
 def mending_of_rule(model: nn.Module, owner: Owner) -> str:
@@ -138,11 +132,8 @@ def _norm(place: str, module: _BatchNorm | _InstanceNorm, edit: str) -> Iterator
         return
     proposed = _GROUP_NORM.search(edit)
     if proposed is not None:
-        groups, channels = int(proposed[1]), int(proposed[2])
-        if isinstance(module, nn.BatchNorm1d) and groups == channels:
-            groups = 1  # of (examples, channels) a channel alone would always become 0
         affine = "" if module.affine else ", affine=False"
-        yield f"{place} = nn.GroupNorm({groups}, {channels}{affine}{_as_there(own)})"
+        yield f"{place} = nn.GroupNorm({proposed[1]}, {proposed[2]}{affine}{_as_there(own)})"
     elif isinstance(module, _InstanceNorm):
         affine = ", affine=True" if module.affine else ""
         yield f"{place} = nn.{type(module).__name__}({module.num_features}{affine}{_as_there(own)})"

@@ -70,10 +70,10 @@ def pruned() -> nn.Module:
 
 # what makes the layer, its name in the model behind a linear one, and what the reason and the edit have to say
 REFUSED = {
-    "batch norm 1d": (lambda: nn.BatchNorm1d(4), "1", r"whole batch.*GroupNorm\(4, 4\).*model\[1\]\.eval\(\)"),
+    "batch norm 1d": (lambda: nn.BatchNorm1d(4), "1", r"whole batch.*GroupNorm\(1, 4\).*model\[1\]\.eval\(\)"),
     "batch norm 2d": (lambda: nn.BatchNorm2d(48), "1", r"GroupNorm\(16, 48\)"),
     "batch norm 3d": (lambda: nn.BatchNorm3d(7), "1", r"GroupNorm\(1, 7\)"),
-    "sync batch norm": (lambda: nn.SyncBatchNorm(4), "1", r"GroupNorm\(4, 4\)"),
+    "sync batch norm": (lambda: nn.SyncBatchNorm(4), "1", r"GroupNorm\(2, 4\)"),
     "batch norm without parameters": (lambda: nn.BatchNorm1d(4, affine=False), "1", r"GroupNorm"),
     "batch norm, frozen": (lambda: frozen(nn.BatchNorm1d(4)), "1", r"GroupNorm"),
     "batch norm without statistics": (
@@ -175,7 +175,7 @@ def test_what_is_fine_is_not_refused(name):
 def test_the_edit_mends_it():
     """As the text says: the model with GroupNorm trains, and so does the one in eval mode."""
     shape = (4, 3)
-    law_agrees(problem(nn.Sequential(nn.Conv1d(4, 4, 1), nn.GroupNorm(4, 4)), shape))
+    law_agrees(problem(nn.Sequential(nn.Conv1d(4, 4, 1), nn.GroupNorm(1, 4)), shape))
     law_agrees(problem(nn.Sequential(nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4).eval()), shape))
     law_agrees(problem(nn.Sequential(nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4, affine=False).eval()), shape))
 
@@ -211,7 +211,7 @@ def test_put_back_into_train_mode_it_is_noticed(affine, place):
     engine.take(loss, data, 3)
     model.train()
     before = norm.running_mean.clone()
-    with pytest.raises(UnsupportedLayerError, match=r"was put into train mode.*whole batch.*GroupNorm\(4, 4\)"):
+    with pytest.raises(UnsupportedLayerError, match=r"was put into train mode.*whole batch.*GroupNorm\(1, 4\)"):
         engine.take(loss, data, 3)
     assert torch.equal(norm.running_mean, before)
     assert "forward" not in vars(norm)

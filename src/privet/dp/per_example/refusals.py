@@ -166,7 +166,11 @@ def _sequence_first(module: nn.Module) -> bool:
 
 def _group_norm(name: str, module: nn.Module) -> str:
     channels = int(getattr(module, "num_features", 0))
-    groups = max(1, math.gcd(32, channels))
+    groups = math.gcd(32, channels)
+    if isinstance(module, nn.BatchNorm1d):
+        groups = 1  # without positions a small group would normalise its values away
+    elif groups == channels:
+        groups = max(1, groups // 2)
     edit = f"Put nn.GroupNorm({groups}, {channels}) in its place"
     if keeps_statistics(module):
         return f"{edit}; or, where its statistics come from public data, call {_path(name)}.eval() after model.train()."
