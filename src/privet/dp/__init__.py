@@ -2,7 +2,12 @@
 
 from privet.dp.adaptive_clipping import AdaptiveQuantile, ClipUpdate
 from privet.dp.clipping import ClippingState, ClippingStrategy, FixedNorm
+from privet.dp.clipping_groups import Groups, PerLayer
+from privet.dp.diagnosis import Diagnosis
 from privet.dp.diagnostics import Diagnostics
+from privet.dp.doctor import examine
+from privet.dp.fit_records import FitResult
+from privet.dp.fitting import fit
 from privet.dp.plan import Plan
 from privet.dp.private import Private, Spent, TestRun, make_private
 from privet.dp.statement import Statement
@@ -13,13 +18,19 @@ __all__ = [
     "ClipUpdate",
     "ClippingState",
     "ClippingStrategy",
+    "Diagnosis",
     "Diagnostics",
+    "FitResult",
     "FixedNorm",
+    "Groups",
+    "PerLayer",
     "Plan",
     "Private",
     "Release",
     "Spent",
     "Statement",
     "TestRun",
+    "examine",
+    "fit",
     "make_private",
 ]
