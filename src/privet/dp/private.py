@@ -195,10 +195,7 @@ class Private:
                 batch = read(indices, self._max_physical_batch)
                 self._outstanding, self._unused = (batch, indices), None
                 yield batch
-        except GeneratorExit:
-            self._settle(quietly=self._closed)
-            raise
-        except BaseException:
+        except BaseException:  # leaving the loop, too: nobody would hear an error there, and the ledger stays unusable
             self._settle(quietly=True)
             raise
         self._settle()

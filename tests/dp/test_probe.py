@@ -1,0 +1,152 @@
+"""The first look at model and loss: what mixes examples, draws, or keeps something of them is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.dp.training import Data, data, loss_of, mlp, plan, private_of
+from torch import Tensor, nn
+
+from privet.dp import Private
+from privet.dp.per_example.engine import Engine, Gradients
+from privet.dp.probe import probe
+from privet.errors import PrivateTrainingError
+
+Mixed = Callable[[nn.Module], Callable[[Data], Tensor]]
+
+
+def train_by(private: Private, loss: Callable[[Data], Tensor]) -> None:
+    for batch in private.batches(data()):
+        private.backward(loss, batch)
+
+
+def centred(model: nn.Module) -> Callable[[Data], Tensor]:
+    return lambda d: loss_of(model)((d[0] - d[0].mean(dim=0), d[1]))
+
+
+def by_size(model: nn.Module) -> Callable[[Data], Tensor]:
+    return lambda d: loss_of(model)(d) / len(d[0])
+
+
+def turned(model: nn.Module) -> Callable[[Data], Tensor]:
+    return lambda d: F.cross_entropy(model(d[0]).roll(1, dims=0), d[1], reduction="none")
+
+
+def weighted(model: nn.Module) -> Callable[[Data], Tensor]:
+    return lambda d: loss_of(model)(d) * loss_of(model)(d).detach().softmax(dim=0)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8])
+@pytest.mark.parametrize("mixed", [centred, by_size, turned, weighted])
+def test_losses_that_depend_on_other_examples_are_refused(mixed: Mixed, size: int) -> None:
+    model = mlp()
+    with pytest.raises(PrivateTrainingError, match="depends on the others"):
+        probe(Engine(model), mixed(model), data(size), size)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_ordinary_losses_pass(size: int) -> None:
+    model = mlp()
+    found = probe(Engine(model), loss_of(model), data(size), size)
+    assert found.examples in (3, 4)
+    assert found.worst < 1e-4
+
+
+def test_dropout_is_left_out() -> None:
+    model = nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5), nn.Linear(50, 3))
+    assert probe(Engine(model), loss_of(model), data(8), 8).worst < 1e-4
+    before, after = (model(data(8)[0]) for _ in range(2))
+    assert not torch.equal(before, after)  # and there again afterwards
+
+
+def test_random_numbers_in_the_loss_are_refused() -> None:
+    model = mlp()
+    with pytest.raises(PrivateTrainingError, match="random"):
+        probe(Engine(model), lambda d: loss_of(model)((d[0] + torch.randn_like(d[0]), d[1])), data(8), 8)
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("seen", torch.zeros(6))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen += inputs.detach().sum(dim=0)
+        return self.layer(inputs)
+
+
+def test_a_buffer_that_keeps_something_is_refused() -> None:
+    model = Counts()
+    with pytest.raises(PrivateTrainingError, match="'seen'"):
+        probe(Engine(model), loss_of(model), data(8), 8)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_mean_is_refused(reduction: str) -> None:
+    model = mlp()
+    with pytest.raises(PrivateTrainingError, match="reduction='none'"):
+        probe(Engine(model), lambda d: F.cross_entropy(model(d[0]), d[1], reduction=reduction), data(8), 8)
+
+
+def test_wrong_gradients_of_the_engine_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, original = mlp(), Gradients.add_to
+
+    def half(gradients: Gradients, flat: Tensor, weights: Tensor) -> None:
+        original(gradients, flat, 0.5 * weights)
+
+    monkeypatch.setattr(Gradients, "add_to", half)
+    with pytest.raises(PrivateTrainingError, match="differs"):
+        probe(Engine(model), loss_of(model), data(8), 8)
+
+
+def test_wrong_norms_of_the_engine_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, take = mlp(), Engine.take
+
+    def lower(engine: Engine, *arguments: Any) -> Gradients:
+        found = take(engine, *arguments)
+        found.squared_norms = 0.5 * found.squared_norms
+        return found
+
+    monkeypatch.setattr(Engine, "take", lower)
+    with pytest.raises(PrivateTrainingError, match="norm"):
+        probe(Engine(model), loss_of(model), data(8), 8)
+
+
+def test_examples_that_are_not_finite_do_not_stop_it() -> None:
+    model, (inputs, labels) = mlp(), data(8)
+    inputs[1] = torch.nan
+    assert probe(Engine(model), loss_of(model), (inputs, labels), 8).worst < 1e-4
+
+
+def test_the_first_batch_is_looked_at_before_anything_is_released() -> None:
+    model = mlp()
+    private = private_of(model, plan())
+    with pytest.raises(PrivateTrainingError, match="depends on the others"):
+        train_by(private, centred(model))
+    assert not private.ledger.events()
+
+
+def test_one_example_alone_settles_nothing() -> None:
+    """Copies of it cannot show what examples do to each other; the next batch is looked at again."""
+    model = mlp()
+    private = private_of(model, plan())
+    private.check(centred(model), data(1), 1)
+    with pytest.raises(PrivateTrainingError, match="depends on the others"):
+        train_by(private, centred(model))
+
+
+def test_it_is_done_once() -> None:
+    model, calls = mlp(), []
+    private = private_of(model, plan())
+    private.check(loss_of(model), data(8), 8)
+
+    def counted(part: Data) -> Tensor:
+        calls.append(1)
+        return loss_of(model)(part)
+
+    for batch in private.batches(data()):
+        private.backward(counted, batch)
+    assert len(calls) <= 12
