@@ -116,7 +116,6 @@ def test_stopped_and_resumed_is_bit_for_bit_straight(tmp_path: Path, how: str) -
             "scheduler": lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5),
             "average": 0.9,
             "test_run": QUIET,
-            "max_physical_batch": 50,
             "seed": 5,
         }
 

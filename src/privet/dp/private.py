@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from privet.accounting.bound import Bound
 from privet.accounting.ledger import Ledger
+from privet.checkpoints.random_states import global_states, set_global_states
 from privet.dp.batches import Batch, data_source
 from privet.dp.books import NOT_PRIVATE, Books, open_ledger
 from privet.dp.clipping import ClippingState
@@ -278,9 +279,13 @@ class Private:
 
     def _check(self, per_example_loss: PerExampleLoss, batch: Batch) -> None:
         data, size = next(iter(batch.parts(min(batch.size, 8))))
-        self.check(per_example_loss, data, size)
-        if self._max_physical_batch is None:
-            self._max_physical_batch = largest_batch(self._engine, per_example_loss, data, size)
+        states = global_states(self._flat.device)
+        try:
+            self.check(per_example_loss, data, size)
+            if self._max_physical_batch is None:
+                self._max_physical_batch = largest_batch(self._engine, per_example_loss, data, size)
+        finally:  # a resumed run checks once more than one that was never stopped, and must draw the same dropout
+            set_global_states(states, self._flat.device)
 
     def spent(self) -> Spent:
         """What the ledger says was spent, all its runs together; what is reserved counts."""
