@@ -205,7 +205,9 @@ def test_the_budget_ends_training_at_the_last_step_that_fits(noise: Any, ahead: 
     private = private_of(model, case, reserve_ahead=ahead)
     right = brute_force(case, [])
     assert 1 < right < 30
-    assert len(train(private, model)) == private.step == right
+    with watching(private.ledger, case) as drawn:
+        assert len(train(private, model)) == private.step == right
+    assert max(map(len, drawn.on_ledger)) == right  # nor is more ever reserved
     assert len(spent(private.ledger)) == private.step
     assert private.spent().epsilon.upper <= 2.0
     kept = [p.clone() for p in model.parameters()]
