@@ -3,7 +3,7 @@
 Trains a small network on 4,000 images of mnist5k at epsilon 3, and prints clip norm, epsilon and accuracy on 1,000
 others every fifth epoch. Measured twice: 75 and 72% with the norm fixed at 30; 84% both times when it starts there and
 follows the median of the gradient norms down to 4; 86% fixed at 1, which nobody knows beforehand. Adam, since it takes
-out the scale of the gradient: under plain SGD the size of a step moves with the clip norm, and a rising one feeds itself.
+out the scale of the gradient: under plain SGD a step is as long as the clip norm, and a rising one feeds itself.
 """
 
 from __future__ import annotations

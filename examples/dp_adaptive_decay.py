@@ -45,7 +45,10 @@ def main() -> None:
         train, held_out = data.fashion_mnist(folder), data.fashion_mnist(folder, train=False)
     batch = len(train) // 20
     steps = schedules.steps_for(EPOCHS, len(train), batch)
-    shapes = {"constant": schedules.Constant(1.0), "decaying": schedules.ExponentialDecay.reaching(2.0, 1.0, steps)}
+    shapes: dict[str, schedules.NoiseSchedule] = {
+        "constant": schedules.Constant(1.0),
+        "decaying": schedules.ExponentialDecay.reaching(2.0, 1.0, steps),
+    }
     for name, shape in shapes.items():
         plan = dp.Plan(
             dataset_size=len(train),

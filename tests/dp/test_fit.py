@@ -158,6 +158,28 @@ def test_the_step_under_way_is_finished(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_nothing_is_kept_from_inside_a_step(tmp_path: Path) -> None:
+    """The gradient was released and the optimizer broke off: the checkpoint stays that of the step before."""
+
+    class Breaks(torch.optim.SGD):
+        calls = 0
+
+        def step(self, closure: Any = None) -> Any:
+            type(self).calls += 1
+            if self.calls == 5:
+                raise RuntimeError("half-way")
+            return super().step(closure)
+
+    options: dict[str, Any] = {"checkpoint": tmp_path / "run.safetensors", "checkpoint_every": 3}
+    with pytest.raises(RuntimeError, match="half-way"):
+        run(tmp_path, plan(), optimizer=lambda parameters: Breaks(parameters, lr=0.1), **options)
+    assert read_snapshot(tmp_path / "run.safetensors").callbacks[0]["step"] == 3
+    assert read_ledger(tmp_path / "run.ledger").reserved == 5  # released, and so spent
+    result = run(tmp_path, plan(), optimizer=lambda parameters: Breaks(parameters, lr=0.1), resume=True, **options)
+    assert result.complete
+    assert read_ledger(tmp_path / "run.ledger").reserved == 5 + 9
+
+
 def test_noise_is_not_drawn_twice_after_a_resume(tmp_path: Path) -> None:
     """Also of a test run, whose noise can be repeated: the steps done anew have other noise."""
     file = tmp_path / "run.safetensors"
