@@ -30,13 +30,12 @@ class _EmbeddingUse:
         rows = self.parts[0].shape[0]
         owner = torch.arange(examples, device=self._indices.device).unsqueeze(1)
         keys, place = torch.unique(owner * rows + self._indices, return_inverse=True)
-        sums = self._grad.new_zeros(len(keys), self._grad.shape[2])
-        sums.index_add_(0, place.flatten(), self._grad.flatten(0, 1))
+        sums = _summed(self._grad, place, len(keys))
         norms = torch.zeros(examples, dtype=torch.float64, device=self._grad.device)
         return [norms.index_add_(0, keys // rows, kernels.squared_norms(sums))]
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:
-        views[0].index_add_(0, self._indices.flatten(), kernels.scaled(self._grad, weights[0]).flatten(0, 1))
+        views[0].add_(_summed(kernels.scaled(self._grad, weights[0]), self._indices, len(views[0])))
 
     def per_example(self, start: int, stop: int) -> list[Tensor]:
         table = self.parts[0].shape
@@ -47,6 +46,12 @@ class _EmbeddingUse:
 
     def clear(self, rows: Tensor) -> None:
         self._grad = kernels.cleared(self._grad, rows)
+
+
+def _summed(grad: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The sum of grad (B, T, d) in each of ``count`` rows, (count, d); many times faster than ``index_add_``."""
+    found: Tensor = torch.ops.aten.embedding_dense_backward(grad, rows, count, -1, False)
+    return found
 
 
 class _EmbeddingRule:

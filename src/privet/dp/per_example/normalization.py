@@ -48,7 +48,7 @@ class _LayerNormRule:
             if part is not None:
                 product = grad.to(weight.dtype)
                 if is_weight:
-                    product = product * ((inputs.to(weight.dtype) - mean) * rstd)
+                    product = (inputs.to(weight.dtype) - mean).mul_(rstd).mul_(product)
                 found.append(product.reshape(len(inputs), -1, *shape).sum(dim=1))
         return by_input, Given(self.parts, found)
 
