@@ -242,7 +242,7 @@ def test_a_collate_function_is_used_and_must_keep_every_record() -> None:
         (X.clone().requires_grad_(), "detach"),
         ((X, np.array(["a"] * N)), "arrays of numbers"),
     ],
-    ids=str,
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )
 def test_what_cannot_be_drawn_from_is_refused_with_a_remedy(dataset: object, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):

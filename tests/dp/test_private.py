@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.dp.training import SIZE, data, gradient, loss_of, memory, mlp, plan, private_of, spent, train
-from torch import nn
+from tests.dp.training import SIZE, Data, data, gradient, loss_of, memory, mlp, plan, private_of, spent, train
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from privet.accounting import read_ledger
@@ -319,3 +319,30 @@ def test_closing_is_idempotent_and_lets_go_of_the_ledger(tmp_path: Path) -> None
     make_private(model, plan(), ledger=path).close()
     assert private.spent().steps == 1  # what was spent can still be read
     assert memory(plan()).events() == ()
+
+
+def test_after_a_failure_the_same_records_come_again() -> None:
+    """Whether a loss fails may depend on who was drawn; a fresh sample would let it choose."""
+    model = mlp()
+    private = private_of(model, plan(expected_batch_size=20))
+    private._check = lambda *_: None
+    seen: list[Tensor] = []
+
+    def failing(part: Data) -> Tensor:
+        seen.append(part[0])
+        raise MemoryError
+
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            private.backward(failing, next(private.batches(data())))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[1], seen[2])
+    assert spent(private.ledger) == []
+
+
+def test_a_frozen_parameter_with_an_old_gradient_is_refused() -> None:
+    model = mlp()
+    loss_of(model)(data()).mean().backward()
+    model[0].requires_grad_(False)
+    with pytest.raises(PrivateTrainingError, match=r"frozen parameter '0\.weight' has a gradient"):
+        private_of(model, plan())

@@ -1,12 +1,13 @@
 """The first look at model and loss: what mixes examples, draws, or keeps something of them is refused."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.dp.training import Data, data, loss_of, mlp, plan, private_of
+from tests.dp.training import SIZE, Data, Loss, data, loss_of, mlp, plan, private_of
 from torch import Tensor, nn
 
 from privet.dp import Private
@@ -138,15 +139,22 @@ def test_one_example_alone_settles_nothing() -> None:
         train_by(private, centred(model))
 
 
-def test_it_is_done_once() -> None:
+def test_it_is_done_once_for_each_loss() -> None:
     model, calls = mlp(), []
-    private = private_of(model, plan())
-    private.check(loss_of(model), data(8), 8)
+    private = private_of(model, plan(), max_physical_batch=SIZE)
 
-    def counted(part: Data) -> Tensor:
-        calls.append(1)
-        return loss_of(model)(part)
+    def counted(seen: list[int]) -> Loss:
+        def loss(part: Data) -> Tensor:
+            seen.append(1)
+            return loss_of(model)(part)
 
-    for batch in private.batches(data()):
-        private.backward(counted, batch)
-    assert len(calls) <= 12
+        return loss
+
+    private.check(counted([]), data(8), 8)
+    batches = private.batches(data())
+    for _ in range(6):
+        private.backward(partial(counted(calls)), next(batches))
+    assert len(calls) <= 6, "the same code, though another function each time"
+    batch = next(batch for batch in batches if batch.size > 1)
+    with pytest.raises(PrivateTrainingError, match="depends on the others"):
+        private.backward(lambda part: loss_of(model)((part[0] - part[0].mean(0), part[1])), batch)

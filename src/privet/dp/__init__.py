@@ -6,10 +6,12 @@ from privet.dp.clipping_groups import Groups, PerLayer
 from privet.dp.diagnosis import Diagnosis
 from privet.dp.diagnostics import Diagnostics
 from privet.dp.doctor import examine
-from privet.dp.fit_records import FitResult
+from privet.dp.entry import make_private
+from privet.dp.fit_records import FitResult, OnEpoch, OnStep, StepRecord
 from privet.dp.fitting import fit
 from privet.dp.plan import Plan
-from privet.dp.private import Private, Spent, TestRun, make_private
+from privet.dp.private import Private, Spent, TestRun
+from privet.dp.progress import Reached
 from privet.dp.statement import Statement
 from privet.dp.step import Release
 
@@ -23,12 +25,16 @@ __all__ = [
     "FitResult",
     "FixedNorm",
     "Groups",
+    "OnEpoch",
+    "OnStep",
     "PerLayer",
     "Plan",
     "Private",
+    "Reached",
     "Release",
     "Spent",
     "Statement",
+    "StepRecord",
     "TestRun",
     "examine",
     "fit",

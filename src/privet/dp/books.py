@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from privet.accounting.calibration import largest_steps
@@ -92,7 +94,7 @@ class Books:
             def fits(more: int) -> bool:
                 return plan.upper_epsilon([*spent, *plan.events(start, start + more)]) <= budget
 
-            allowed = start + largest_steps(lambda more: more == 0 or fits(more), plan.total_steps - start)
+            allowed = start + _last_that_fits(fits, plan.total_steps - start)
             self._known = (head, allowed)
             if allowed <= step < plan.total_steps:
                 now = plan.upper_epsilon(spent)
@@ -157,3 +159,12 @@ class Books:
 
     def _is_taken_over(self) -> bool:
         return self.run.settled > self._drawn or self.run.reserved != self._drawn + self._covered
+
+
+def _last_that_fits(fits: Callable[[int], bool], most: int) -> int:
+    """Looked for from below: what is far beyond the budget may take long to account for."""
+    known = cache(fits)
+    reach = max(1, most // 16)
+    while reach < most and known(reach):
+        reach *= 2
+    return largest_steps(lambda more: more == 0 or known(more), min(reach, most))

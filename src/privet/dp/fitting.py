@@ -18,11 +18,12 @@ from privet.checkpoints.device import device_of
 from privet.checkpoints.random_states import global_states, set_global_states
 from privet.checkpoints.weights import save_weights
 from privet.dp.averaging import Average
+from privet.dp.entry import make_private
 from privet.dp.fit_checks import check_files, check_loss, check_seed, describe, make_optimizer, make_scheduler
 from privet.dp.fit_records import FitResult, OnEpoch, OnStep
 from privet.dp.fit_run import FitRun, Loss
 from privet.dp.plan import Plan
-from privet.dp.private import TestRun, make_private
+from privet.dp.private import TestRun
 from privet.dp.progress import Show, announce, shown
 from privet.errors import CheckpointError
 

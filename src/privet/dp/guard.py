@@ -42,7 +42,17 @@ class Guard:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Start watching."""
+        """Start watching.
+
+        Raises:
+            PrivateTrainingError: a frozen parameter has a gradient, which an optimizer would go on applying.
+        """
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad and parameter.grad is not None:
+                raise PrivateTrainingError(
+                    f"frozen parameter {name!r} has a gradient of an earlier backward pass, which an optimizer would "
+                    "apply at every step, without noise. Set its .grad to None."
+                )
         self._model = model
         self._before = _fingerprint(model)
         self._kept = [*model.modules(), *model.parameters()]  # whose ids are in the fingerprint: no other gets them

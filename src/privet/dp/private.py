@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from privet.accounting.bound import Bound
-from privet.accounting.ledger import Ledger
 from privet.checkpoints.random_states import global_states, set_global_states
 from privet.dp.batches import Batch, data_source
-from privet.dp.books import NOT_PRIVATE, Books, open_ledger
+from privet.dp.books import NOT_PRIVATE, Books
 from privet.dp.clipping import ClippingState
 from privet.dp.diagnostics import Diagnostics
-from privet.dp.guard import Guard, refuse_watched
+from privet.dp.guard import Guard
 from privet.dp.keystream import KeyStream
 from privet.dp.noise import Noise
 from privet.dp.per_example.engine import Engine, PerExampleLoss
@@ -30,7 +29,7 @@ from privet.dp.statement import Statement
 from privet.dp.step import Release, Step
 from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTrainingError
 
-__all__ = ["Private", "Spent", "TestRun", "make_private"]
+__all__ = ["Private", "Spent", "TestRun"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,8 @@ class Private:
         self._clipping = plan.clipping.initial(len(self._engine.ranges))
         self._flat = self._engine.flat()
         self._guard = Guard(engine.model)
-        self._max_physical_batch, self._checked = max_physical_batch, False
+        self._max_physical_batch = max_physical_batch
+        self._checked: set[object] = set()  # the code of losses that were compared with single examples
         self._test_run = test_run
         self._noise: Noise | None = Noise(self._stream("noise"))
         if test_run is not None and not test_run.noise:
@@ -185,7 +185,8 @@ class Private:
 
     def _draw(self, sampler: PoissonSampler, read: Callable[[Tensor, int | None], Batch]) -> Iterator[Batch]:
         try:
-            while self.step < self._books.last_allowed(self.step):
+            first = self.step
+            while self.step < self._last_allowed(first):
                 if self._outstanding is not None:
                     raise PrivateTrainingError(
                         "a batch was drawn and not given to private.backward. Choosing among batches (of two loops, "
@@ -200,6 +201,12 @@ class Private:
             self._settle(quietly=True)
             raise
         self._settle()
+
+    def _last_allowed(self, first: int) -> int:
+        """Where another run on the same ledger took the rest of the budget meanwhile, this one ends as planned."""
+        if self.step > first and self._books.is_exhausted(self.step):
+            return self.step
+        return self._books.last_allowed(self.step)
 
     def backward(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         r"""One private step: replaces ``.grad`` of every trainable parameter.
@@ -220,8 +227,8 @@ class Private:
         Raises:
             PrivateTrainingError: the batch is not the one that :meth:`batches` gave last; the losses are not one for
                 each example; a gradient would go past the step; the model was changed. After any error, of the loss
-                as well, no parameter has a gradient. Where noise was drawn already, the step stays on the ledger, and
-                is done anew with the next batch.
+                as well, no parameter has a gradient, and the next batch holds the same records. Where noise was drawn
+                already, the step stays on the ledger.
             UnsupportedLayerError: a layer was used in a way that is not known.
             BudgetExceededError: the step does not fit the budget.
             LedgerError: the step could not be recorded; nothing was drawn.
@@ -232,7 +239,7 @@ class Private:
                 "(shuffled, weighted, repeating) are not what the plan accounts for."
             )
         self._guard.check_model()
-        self._outstanding = None
+        outstanding, self._outstanding = self._outstanding, None
         try:
             with self._guard.no_scaler():
                 release = self._run(per_example_loss, batch)
@@ -241,6 +248,7 @@ class Private:
         except BaseException:
             for slot in self._engine.slots:
                 slot.parameter.grad = None  # half a step, or the one before
+            self._outstanding = outstanding  # the same records again: whether it fails may depend on them
             self._settle(quietly=True)
             raise
         finally:
@@ -253,7 +261,7 @@ class Private:
         step: Step | None = None
         if self._diagnostics is not None:
             self._diagnostics.start(batch.size)
-        if not batch.empty and not self._checked:
+        if not batch.empty and _code(per_example_loss) not in self._checked:
             self._check(per_example_loss, batch)
         for data, size in batch.parts(self._max_physical_batch):
             gradients = self._engine.take(per_example_loss, data, size)
@@ -275,7 +283,8 @@ class Private:
             UnsupportedLayerError: a layer was used in a way that is not known.
         """
         probe(self._engine, per_example_loss, data, size)
-        self._checked = self._checked or size > 1  # copies of one example cannot show what examples do to each other
+        if size > 1:  # copies of one example cannot show what examples do to each other
+            self._checked.add(_code(per_example_loss))
 
     def _check(self, per_example_loss: PerExampleLoss, batch: Batch) -> None:
         data, size = next(iter(batch.parts(min(batch.size, 8))))
@@ -377,122 +386,10 @@ class Private:
         return KeyStream.seeded(self._test_run.seed, f"{purpose} {self._books.run.id}", self._books.run.reserved)
 
 
-def make_private(
-    model: nn.Module,
-    plan: Plan,
-    *,
-    ledger: str | Path | Ledger,
-    resume: Mapping[str, Any] | None = None,
-    max_physical_batch: int | None = None,
-    reserve_ahead: int = 16,
-    diagnostics: bool = False,
-    test_run: TestRun | None = None,
-) -> Private:
-    """Make an ordinary training loop differentially private.
-
-    The model stays as it is: the same object, classes and ``state_dict`` keys; any optimizer goes on working.
-
-    Args:
-        model: its layers have to treat examples apart; see :func:`privet.dp.doctor`.
-        plan: everything that decides the guarantee.
-        ledger: where what is spent is recorded before it is: a file (made where there is none; one that exists is
-            added to, and all its runs count), or an open ledger.
-        resume: what :meth:`Private.state_dict` gave, from a checkpoint; the model's weights are loaded by the caller.
-        max_physical_batch: most examples to go through the model at once; None to choose by the memory there is.
-            Changes no guarantee, and the result by rounding alone.
-        reserve_ahead: how many steps are put on the ledger at once. A crash costs what was reserved and not drawn.
-        diagnostics: keep what the last step saw of the data, which epsilon does not cover.
-        test_run: makes the run repeatable and **not private**; it is stamped so wherever it is reported.
-
-    Returns:
-        What draws batches and takes private steps.
-
-    Guarantees:
-        The released gradients and clip norms of all steps are (epsilon, delta)-differentially private as
-        ``plan.epsilon()`` says, for data sets that differ by the plan's neighbouring relation, up to floating-point
-        arithmetic. Assumes that preprocessing, the choice of model and plan, and the initial weights do not depend on
-        the private data, or are accounted for elsewhere.
-
-    Raises:
-        UnsupportedLayerError: a layer's per-example gradients are not known, by name, with what to do.
-        PrivateTrainingError: nothing is trainable; dtypes are mixed.
-        ArgumentError: a value is out of range.
-        LedgerError: the ledger is held elsewhere, is damaged, or belongs to something else.
-        CheckpointError: ``resume`` is not of this plan or model.
-
-    Example:
-        >>> import torch, torch.nn.functional as F
-        >>> from privet import accounting, dp
-        >>> x, y = torch.randn(1000, 8), torch.randint(0, 2, (1000,))
-        >>> model = nn.Linear(8, 2)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-        >>> plan = dp.Plan(dataset_size=1000, expected_batch_size=50, steps=3, delta=1e-5, noise=1.0)
-        >>> ledger = accounting.Ledger.in_memory(plan.relation, plan.unit)
-        >>> private = make_private(model, plan, ledger=ledger)
-        >>> for batch in private.batches((x, y)):
-        ...     release = private.backward(lambda d: F.cross_entropy(model(d[0]), d[1], reduction="none"), batch)
-        ...     optimizer.step()
-        >>> print(private.spent())
-        epsilon <= 1.281 (not below 1.280) at delta 1e-05, 3 of 3 steps
-
-    References:
-        Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
-    """
-    _check_count("max_physical_batch", max_physical_batch)
-    _check_count("reserve_ahead", reserve_ahead)
-    if resume is not None:
-        _check_state(resume, plan, test_run)
-    refuse_watched(model)
-    engine = _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
-    head = None if resume is None else str(resume["ledger_head"])
-    opened = open_ledger(ledger, plan, head, test_run=test_run is not None)
-    try:
-        if resume is None:
-            run = opened.begin_run(plan.digest, NOT_PRIVATE if test_run else "private training")
-        else:
-            run = opened.resume_run(plan.digest, int(resume["run"]))
-        books = Books(opened, run, plan, reserve_ahead)
-        private = Private(
-            engine,
-            plan,
-            books,
-            max_physical_batch=max_physical_batch,
-            test_run=test_run,
-            diagnostics=diagnostics,
-        )
-    except BaseException:
-        if opened is not ledger:
-            opened.close()
-        raise
-    private._closes_ledger = opened is not ledger
-    if resume is not None:
-        private.load_state_dict(resume)
-    return private
-
-
-def _engine(model: nn.Module, plan: Plan) -> Engine:
-    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    engine = Engine(model, plan.clipping.groups(trainable) if trainable else None)
-    plan.check_groups(len(engine.ranges))
-    return engine
-
-
-def _check_state(state: Mapping[str, Any], plan: Plan, test_run: TestRun | None) -> None:
-    wanted = {"version", "plan", "step", "clipping", "run", "ledger_head", "test_run"}
-    if set(state) != wanted or state["version"] != 1:
-        raise CheckpointError(f"the private state has the fields {sorted(state)}, not {sorted(wanted)} of version 1.")
-    if state["plan"] != plan.digest:
-        raise CheckpointError(
-            f"the checkpoint belongs to plan {state['plan']}, not {plan.digest}; give the plan that it was made with."
-        )
-    step = state["step"]
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step <= plan.total_steps:
-        raise CheckpointError(f"the checkpoint is at step {step!r}; the plan has {plan.total_steps:,}.")
-    if state["test_run"] != (test_run is not None):
-        was = "a test run" if state["test_run"] else "private"
-        raise CheckpointError(f"the checkpoint's run was {was}; it cannot go on as the other.")
-
-
-def _check_count(name: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ArgumentError(name, value, "a whole number of at least 1")
+def _code(per_example_loss: PerExampleLoss) -> object:
+    """What a loss runs: the same for a lambda or a partial that is made anew for every step."""
+    function: Any = per_example_loss
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__code__", function)

@@ -100,7 +100,7 @@ def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int
 def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count: int) -> float:
     """The engine's gradients in a batch of ``count`` with those of single examples, one at a time to save memory."""
     gradients = engine.take(per_example_loss, slice_data(data, 0, count), count)
-    noted = gradients.squared_norms.sum(dim=0).sqrt().tolist()
+    noted = gradients.squared_norms.sqrt()  # (G, B)
     mixed = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
     close = _CLOSE_MIXED if mixed else _CLOSE[engine.slots[0].parameter.dtype]
     flat = engine.flat()
@@ -119,11 +119,15 @@ def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count:
             if not share <= close:
                 raise PrivateTrainingError(_differs(name, share))
             worst = max(worst, share)
-        if not abs(noted[index] - norm) <= close * least:
-            raise PrivateTrainingError(
-                f"the engine says gradient norm {noted[index]:.6g} where an example alone has {norm:.6g}; it would be "
-                "clipped at the wrong norm. Please report this with the model's layers."
-            )
+        for group, told in enumerate(noted[:, index].tolist()):
+            names = [slot.name for slot in engine.slots if slot.group == group]
+            real = math.sqrt(sum(float(single[name].norm()) ** 2 for name in names))
+            if not abs(told - real) <= close * least:
+                raise PrivateTrainingError(
+                    f"the engine says gradient norm {told:.6g} where an example alone has {real:.6g} ({names[0]!r} and "
+                    "what is clipped with it); it would be clipped at the wrong norm. Please report this with the "
+                    "model's layers."
+                )
     return worst
 
 

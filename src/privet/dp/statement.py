@@ -103,7 +103,7 @@ class Statement:
             "protects": f"one {self.plan['unit']}; data sets that differ by {_relation(str(self.plan['relation']))}",
             "mechanism": self._mechanism(),
             "noise": f"{self.plan['noise']}, between {least:.4g} and {most:.4g}",
-            "clipping": json.dumps(self.plan["clipping"], sort_keys=True),
+            "clipping": _clipping(self.plan["clipping"]),
             "sampling": self._sampler(),
             "steps": steps,
             "accountant": f"{self.accountant}; {self.runs} {'run' if self.runs == 1 else 'runs'} in the ledger",
@@ -129,6 +129,22 @@ class Statement:
             case "truncated-poisson":
                 return f"Poisson, rate {sampling['rate']:g}, cut at random to at most {sampling['cap']:,} records"
         return f"Poisson, rate {sampling['rate']:g}, a fresh sample for every step"
+
+
+def _clipping(clipping: Mapping[str, Any]) -> str:
+    match clipping["kind"]:
+        case "fixed-norm":
+            return f"every example's gradient to norm {clipping['max_grad_norm']:g}"
+        case "adaptive-quantile":
+            return (
+                f"to a norm that starts at {clipping['initial_norm']:g} and follows the "
+                f"{100 * clipping['target_quantile']:g}% quantile of the gradients' norms"
+            )
+        case "per-layer":
+            return f"each layer on its own, {_clipping(clipping['strategy'])}"
+        case "groups":
+            return "; ".join(f"{', '.join(part['names'])}: {_clipping(part['strategy'])}" for part in clipping["parts"])
+    return json.dumps(clipping, sort_keys=True)  # a strategy of the user's own
 
 
 def _relation(relation: str) -> str:

@@ -119,10 +119,22 @@ class Step:
         Returns:
             The clip factors, (G, B): private, for diagnostics only.
         """
-        clipped = self._plan.clipping.clip(self._state, gradients.squared_norms.sqrt())
+        norms = gradients.squared_norms.sqrt()
+        clipped = self._plan.clipping.clip(self._state, norms)
+        self._check_factors(clipped.factors, norms)
         self._below += clipped.below.cpu()
         gradients.add_to(self._flat, clipped.factors / self._plan.expected_batch_size)
         return clipped.factors
+
+    def _check_factors(self, factors: Tensor, norms: Tensor) -> None:
+        """A strategy may be the user's own; that it clips is what the noise was drawn for."""
+        bounds = norms.new_tensor(self._state.max_grad_norms).unsqueeze(1)  # (G, 1)
+        lengths = torch.where(norms.isfinite(), factors * norms, 0.0)  # others are taken out
+        if factors.shape != norms.shape or not bool(((factors >= 0.0) & (lengths <= bounds * (1.0 + 1e-6))).all()):
+            raise PrivateTrainingError(
+                f"{type(self._plan.clipping).__name__}.clip gave factors that leave a gradient longer than its clip "
+                "norm; what it returns has to be in [0, 1] and hold every example to max_grad_norms."
+            )
 
     def finish(self) -> Release:
         """Draw the noise of the counts, and move the clip norms for the step that comes.
