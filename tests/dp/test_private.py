@@ -333,8 +333,10 @@ def test_after_a_failure_the_same_records_come_again() -> None:
         raise MemoryError
 
     for _ in range(3):
+        batches = private.batches(data())
+        batch = next(batches)
         with pytest.raises(MemoryError):
-            private.backward(failing, next(private.batches(data())))
+            private.backward(failing, batch)
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[1], seen[2])
     assert spent(private.ledger) == []

@@ -133,9 +133,7 @@ def law_equation(make: Callable[[], nn.Module] = mlp, norm: float = 0.5, most: i
     case = plan(clipping=AdaptiveQuantile(norm, count_noise_std=3.0))
     records = data(scale=3.0)
     private = private_of(model, case, test_run=TestRun(1, noise=False), max_physical_batch=most)
-    private._check = lambda *_: (
-        None
-    )  # the check of the first batch sees some faults, too; here the step alone is looked at
+    private._check = lambda *_: None  # it sees some faults, too; here the step alone is looked at
     batches = private.batches(records)
     batch = next(batches)
     while batch.size < 3:
