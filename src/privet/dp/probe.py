@@ -92,18 +92,20 @@ def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int
                 "dropout, so its gradients cannot be checked. Draw them in the data set, record by record (there they "
                 "may differ each time), and leave the loss a function of data and parameters."
             )
-        worst = max(_compare(engine, per_example_loss, data, number) for number in sorted({count, max(1, count - 1)}))
+        flat = engine.flat()  # of its own: what is in the one of a step is seen as .grad
+        worst = max(
+            _compare(engine, per_example_loss, data, number, flat) for number in sorted({count, max(1, count - 1)})
+        )
     _check_buffers(buffers)
     return Probe(count, worst)
 
 
-def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count: int) -> float:
+def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count: int, flat: Tensor) -> float:
     """The engine's gradients in a batch of ``count`` with those of single examples, one at a time to save memory."""
     gradients = engine.take(per_example_loss, slice_data(data, 0, count), count)
     noted = gradients.squared_norms.sqrt()  # (G, B)
     mixed = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
     close = _CLOSE_MIXED if mixed else _CLOSE[engine.slots[0].parameter.dtype]
-    flat = engine.flat()
     worst = 0.0
     for index in range(count):
         single = per_example_gradients(engine.model, per_example_loss, slice_data(data, index, index + 1), 1)

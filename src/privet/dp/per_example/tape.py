@@ -16,6 +16,8 @@ from privet.errors import PrivateTrainingError, UnsupportedLayerError
 
 __all__ = ["Handler", "Rule", "Tape"]
 
+_KEPT = 0.6  # of the memory that the layers' inputs take, for per-example gradients that are kept for the sum
+
 
 class Rule(Protocol):
     """The equations of one layer."""
@@ -91,9 +93,9 @@ class Tape:
             self._parts.append(part)
 
     def start_backward(self) -> None:
-        """From now on layers may only bring gradients. They may be kept in as much memory as the inputs took."""
+        """From now on layers may only bring gradients, which may be kept in a share of the inputs' memory."""
         self._backward = True
-        self._room.start(self.saved_bytes)
+        self._room.start(int(_KEPT * self.saved_bytes))
 
     def arrived(self, use: Use) -> None:
         """Measure a use; those of shared parameters wait for all of them."""
