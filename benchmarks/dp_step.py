@@ -80,7 +80,7 @@ def _step(task: _Task, missing: dict[str, str]) -> Work:
     methods: dict[str, SetUp] = {"plain": lambda: _plain(task), "privet": lambda: _privet(task)}
     methods.update({f"opacus-{mode}": _opacus(task, mode) for mode in MODES})
     here = {name: set_up for name, set_up in methods.items() if name not in missing}
-    return Work(task.name, here, baseline="plain", rounds=task.rounds, missing=missing)
+    return Work(task.name, here, baseline="plain", rounds=task.rounds, missing=missing, memory_calls=4)
 
 
 def _plain(task: _Task) -> Call:

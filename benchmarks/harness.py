@@ -2,8 +2,9 @@
 
 Time: the methods of one work run in one process, warmed up, then interleaved round by round in a rotating order, so
 that a slow moment of the machine meets all of them; the median over the rounds is kept. Memory: each method is set up
-in a fresh process, and the growth of that process's peak resident memory over its first call is kept. Where the system
-cannot set the peak back, a set-up that took more memory than the call hides it.
+in a fresh process, and the growth of that process's peak resident memory over its first call is kept (over its first
+few, where what a call leaves behind is part of it). Where the system cannot set the peak back, a set-up that took more
+memory than the call hides it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["Row", "Work", "all_benchmarks", "find", "load", "measure", "peak_mb_of_one_call"]
+__all__ = ["Row", "Work", "all_benchmarks", "find", "load", "measure", "peak_mb_of_calls"]
 
 Call = Callable[[], object]
 _ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ class Work:
         baseline: the method that the others are divided by.
         rounds: how often each method is called for time.
         missing: methods that cannot run here, and why.
+        memory_calls: over how many calls the peak of memory is taken.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Work:
     baseline: str
     rounds: int = 15
     missing: dict[str, str] = field(default_factory=dict)
+    memory_calls: int = 1
 
     def __post_init__(self) -> None:
         if self.baseline not in self.methods:
@@ -122,12 +125,13 @@ def _seconds(work: Work) -> dict[str, float]:
     return {method: statistics.median(times) for method, times in taken.items()}
 
 
-def peak_mb_of_one_call(work: Work, method: str) -> float:
-    """The growth of this process's peak resident memory over the first call of a method, in MB of 10^6 bytes."""
+def peak_mb_of_calls(work: Work, method: str) -> float:
+    """The growth of this process's peak resident memory over the first calls of a method, in MB of 10^6 bytes."""
     call = work.methods[method]()
     _set_peak_back()
     before = _peak_bytes()
-    call()
+    for _ in range(work.memory_calls):
+        call()
     return (_peak_bytes() - before) / 1e6
 
 

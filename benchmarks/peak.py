@@ -1,4 +1,4 @@
-"""Prints the extra peak memory of one call: ``python -m benchmarks.peak NAME WORK METHOD THREADS``."""
+"""Prints the extra peak memory of the first calls: ``python -m benchmarks.peak NAME WORK METHOD THREADS``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 import torch
 
-from benchmarks.harness import find, peak_mb_of_one_call
+from benchmarks.harness import find, peak_mb_of_calls
 
 if __name__ == "__main__":
     name, work, method, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
-    print(json.dumps(peak_mb_of_one_call(find(name, work), method)))
+    print(json.dumps(peak_mb_of_calls(find(name, work), method)))
