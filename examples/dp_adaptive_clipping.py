@@ -15,8 +15,6 @@ import torch
 from torch import nn
 
 from privet import accounting, data, dp, schedules
-from privet.dp.fitting import fit
-from privet.dp.progress import Reached
 from privet.models import MLP
 from privet.training import evaluate
 
@@ -29,7 +27,7 @@ class Watch:
     def __init__(self, held_out: data.Examples) -> None:
         self.held_out = held_out
 
-    def on_epoch(self, epoch: int, model: nn.Module, reached: Reached) -> None:
+    def on_epoch(self, epoch: int, model: nn.Module, reached: dp.Reached) -> None:
         if epoch % 5 == 0:
             accuracy = evaluate(model, self.held_out).accuracy
             norm, spent = reached.max_grad_norms[0], reached.epsilon
@@ -64,7 +62,7 @@ def main() -> None:
         print(name)
         # A ledger each, to compare. Who publishes all models keeps them on one ledger, and epsilon adds up.
         with accounting.Ledger.in_memory(plan.relation, plan.unit) as ledger:
-            result = fit(
+            result = dp.fit(
                 MLP((784, 64, 10), seed=0),
                 train,
                 plan,

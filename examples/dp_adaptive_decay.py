@@ -15,8 +15,6 @@ import torch
 from torch import nn
 
 from privet import accounting, data, dp, schedules
-from privet.dp.fitting import fit
-from privet.dp.progress import Reached
 from privet.models import LeNet5
 from privet.training import evaluate
 
@@ -29,7 +27,7 @@ class Watch:
     def __init__(self, held_out: data.Examples) -> None:
         self.held_out = held_out
 
-    def on_epoch(self, epoch: int, model: nn.Module, reached: Reached) -> None:
+    def on_epoch(self, epoch: int, model: nn.Module, reached: dp.Reached) -> None:
         if epoch % 5 == 0:
             accuracy = evaluate(model, self.held_out).accuracy
             print(f"  epoch {epoch:2}  epsilon <= {reached.epsilon:.3f}  accuracy {accuracy:.1%}", flush=True)
@@ -62,7 +60,7 @@ def main() -> None:
         print(f"{name} noise, {first:.3f} to {last:.3f}, {plan.total_steps} steps of {batch} expected")
         # A ledger each, to compare. Who publishes both models keeps both on one ledger, and epsilon adds up.
         with accounting.Ledger.in_memory(plan.relation, plan.unit) as ledger:
-            result = fit(
+            result = dp.fit(
                 LeNet5(seed=0),
                 train,
                 plan,
