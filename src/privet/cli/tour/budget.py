@@ -29,7 +29,7 @@ def budget(scene: Scene) -> StopResult:
         spent = PLD(width=1e-3).trajectory(events, _DELTA, marks)
         name = text.split("(")[0]
         lines.append(Line(name, [mark * _BATCH / population for mark in marks], [bound.upper for bound in spent]))
-        rows.append((name, f"{noise[0]:.3f}", f"{noise[-1]:.3f}", str(spent[-1])))
+        rows.append((name, f"{noise[0]:.3f}", f"{noise[-1]:.3f}", str(PLD().epsilon(events, _DELTA))))
     return StopResult((), (_section(population, steps, lines, tuple(rows)),))
 
 

@@ -111,8 +111,9 @@ def _section(scene: Scene, trained: list[_Trained]) -> Section:
                 "What this costs, and what it means",
                 f"With {len(scene.members):,} images the noise costs much accuracy; with more images it costs less. "
                 f"Epsilon {_TARGET:g} bounds every attack, also those not tried here; that this attack finds little "
-                "would prove nothing. The noise comes from a cryptographic generator without a seed, so these two "
-                "rows come out a little different each time.",
+                "would prove nothing. Each row is a training on its own: who publishes both has spent both. The noise "
+                "comes from a cryptographic generator without a seed, so these two rows come out a little different "
+                "each time.",
             ),
         ),
     )
