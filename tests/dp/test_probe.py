@@ -158,3 +158,16 @@ def test_it_is_done_once_for_each_loss() -> None:
     batch = next(batch for batch in batches if batch.size > 1)
     with pytest.raises(PrivateTrainingError, match="depends on the others"):
         private.backward(lambda part: loss_of(model)((part[0] - part[0].mean(0), part[1])), batch)
+
+
+@pytest.mark.parametrize("spared", [lambda losses: losses.isfinite().all(), lambda losses: losses.detach().max() < 1e6])
+def test_a_loss_that_gives_up_a_whole_batch_is_refused(spared: Callable[[Tensor], Tensor]) -> None:
+    """The records of this batch are all fine; one that is not would decide what the others add."""
+    model = mlp()
+
+    def loss(part: Data) -> Tensor:
+        losses = loss_of(model)(part)
+        return losses if bool(spared(losses)) else losses * 0.0
+
+    with pytest.raises(PrivateTrainingError, match="a record that is NaN changes the gradients of the others"):
+        private_of(model, plan()).check(loss, data(8), 8)

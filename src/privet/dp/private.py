@@ -214,7 +214,8 @@ class Private:
         .. math:: \tilde g = \frac{1}{B} \Big( \sum_i \min(1, C / \lVert g_i \rVert) g_i
             + \mathcal N(0, \sigma^2 C^2 I) \Big)
 
-        On an empty batch the loss is not called, and the gradient is noise alone.
+        On an empty batch the loss is not called, and the gradient is noise alone. ``.grad`` lies in one buffer that the
+        next step overwrites: clone what is to be kept.
 
         Args:
             per_example_loss: from collated data of b examples to their losses (b,). It may be called several times,
@@ -324,6 +325,7 @@ class Private:
             accountant=type(plan.accountant).__name__,
             plan=plan.describe(),
             groups=len(self.groups),
+            counts=len(plan.clipping.count_noise_stds(len(self.groups), plan.expected_batch_size)),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,12 +15,11 @@ from torch.overrides import TorchFunctionMode
 from privet.dp.batches import map_tensors, slice_data
 from privet.dp.per_example.engine import Engine, PerExampleLoss, check_losses, no_fast_path
 from privet.dp.per_example.reference import per_example_gradients
-from privet.errors import PrivateTrainingError
+from privet.errors import PrivateTrainingError, PrivetError
 
 __all__ = ["Probe", "probe"]
 
 _CLOSE = {torch.float32: 1e-3, torch.float64: 1e-6}  # of an example's gradient norm
-_CLOSE_MIXED = 0.1  # with a reduced precision in the forward pass
 
 _DROPOUTS: tuple[Callable[..., Any], ...] = (
     F.dropout,
@@ -31,8 +31,8 @@ _DROPOUTS: tuple[Callable[..., Any], ...] = (
 )
 
 
-class _NoDropout(TorchFunctionMode):
-    """Leaves dropout out: batch and single example could not be compared."""
+class _Comparable(TorchFunctionMode):
+    """Leaves dropout out, and reduced precision: batch and single example could not be compared."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named = dict(kwargs or {})
@@ -43,7 +43,11 @@ class _NoDropout(TorchFunctionMode):
             named["dropout_p"] = 0.0
         if func is F.multi_head_attention_forward:
             named["training"] = False
-        return func(*args, **named)
+        reduced = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        with ExitStack() as stack:
+            for kind in reduced:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return func(*args, **named)
 
 
 class Probe:
@@ -82,7 +86,7 @@ def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int
     if count < 3:  # two sizes above one are needed
         count, data = _repeated(data, count)
     buffers = {name: (buffer, buffer.clone()) for name, buffer in engine.model.named_buffers()}
-    with no_fast_path(), _NoDropout():
+    with no_fast_path(), _Comparable():
         with torch.no_grad():
             first, second = per_example_loss(data), per_example_loss(data)
         check_losses(first, count, differentiable=False)
@@ -96,6 +100,8 @@ def probe(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int
         worst = max(
             _compare(engine, per_example_loss, data, number, flat) for number in sorted({count, max(1, count - 1)})
         )
+        if size > 1:  # copies of one record would all be NaN
+            _check_apart(engine, per_example_loss, data, count)
     _check_buffers(buffers)
     return Probe(count, worst)
 
@@ -104,8 +110,7 @@ def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count:
     """The engine's gradients in a batch of ``count`` with those of single examples, one at a time to save memory."""
     gradients = engine.take(per_example_loss, slice_data(data, 0, count), count)
     noted = gradients.squared_norms.sqrt()  # (G, B)
-    mixed = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-    close = _CLOSE_MIXED if mixed else _CLOSE[engine.slots[0].parameter.dtype]
+    close = _CLOSE[engine.slots[0].parameter.dtype]
     worst = 0.0
     for index in range(count):
         single = per_example_gradients(engine.model, per_example_loss, slice_data(data, index, index + 1), 1)
@@ -124,7 +129,7 @@ def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count:
         for group, told in enumerate(noted[:, index].tolist()):
             names = [slot.name for slot in engine.slots if slot.group == group]
             real = math.sqrt(sum(float(single[name].norm()) ** 2 for name in names))
-            if not abs(told - real) <= close * least:
+            if not told >= real - close * least:  # above it is the margin where terms cancel
                 raise PrivateTrainingError(
                     f"the engine says gradient norm {told:.6g} where an example alone has {real:.6g} ({names[0]!r} and "
                     "what is clipped with it); it would be clipped at the wrong norm. Please report this with the "
@@ -140,6 +145,39 @@ def _differs(name: str, share: float) -> str:
         "the batch, examples that are mixed or moved to other rows, a loss weighted by the batch), so clipping would "
         "bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), and keep row i to example i."
     )
+
+
+def _check_apart(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count: int) -> None:
+    """A record that is NaN must leave the others what they are: many a loss leaves out a batch with a NaN in it."""
+    if count < 2:
+        return
+
+    def spoiled(values: Tensor) -> Tensor:
+        if not values.is_floating_point():
+            return values
+        values = values.clone()
+        values[-1] = math.nan
+        return values
+
+    others = torch.ones(len(engine.ranges), count, dtype=torch.float64, device=engine.flat().device)
+    others[:, -1] = 0.0
+    sums: list[Tensor] = []
+    try:
+        for given in (data, map_tensors(data, spoiled)):
+            gradients = engine.take(per_example_loss, given, count)
+            if bool(gradients.squared_norms[:, :-1].isfinite().all()) or sums:
+                gradients.add_to(flat := engine.flat(), others)
+                sums.append(flat)
+    except PrivetError:
+        raise
+    except Exception:  # a loss that does not take NaN says so in training, too
+        return
+    if len(sums) == 2 and not float((sums[0] - sums[1]).norm()) <= 1e-2 * float(sums[0].norm()):
+        raise PrivateTrainingError(
+            "a record that is NaN changes the gradients of the others in its batch (a loss that leaves out a whole "
+            "batch for one NaN, or a statistic over the batch), so clipping would bound nothing. Leave NaN alone: "
+            "privet takes such an example out by itself."
+        )
 
 
 def _check_buffers(buffers: dict[str, tuple[Tensor, Tensor]]) -> None:

@@ -20,8 +20,8 @@ _COVERED = (
 _NOT_COVERED = (
     "Whatever else looked at the private records: training losses, validation on them, the size of drawn batches, how "
     "long a step took; choices made after looking at them, such as of the model, the plan or which of several runs to "
-    "keep; preprocessing fitted to them; the initial weights, if they were trained on them; sampler keys and process "
-    "memory."
+    "keep; preprocessing fitted to them; the initial weights, if they were trained on them; records that were mixed "
+    "from several; what the model or the loss keeps beside its parameters; sampler keys and process memory."
 )
 _CAVEAT = (
     "Gradients and noise are computed in floating point, where the theorem is about real numbers: the clip norm is "
@@ -45,6 +45,7 @@ class Statement:
         accountant: whose bracket it is.
         plan: what :meth:`privet.dp.Plan.describe` gives.
         groups: of parameters, each clipped on its own.
+        counts: of examples, released with noise at every step for the clip norms.
     """
 
     epsilon: Bound
@@ -57,6 +58,7 @@ class Statement:
     accountant: str
     plan: Mapping[str, Any]
     groups: int
+    counts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The statement as plain JSON data, texts included; no bound is ``null``."""
@@ -117,7 +119,7 @@ class Statement:
     def _mechanism(self) -> str:
         groups = "" if self.groups == 1 else f", {self.groups} groups of parameters clipped apart"
         counts = ""
-        if "quantile" in str(self.plan["clipping"]):
+        if self.counts:
             counts = ", and noisy counts of the examples below the clip norm"
         return f"Gaussian noise on sums of clipped per-example gradients{groups}{counts}, every step"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +105,18 @@ class _ConvolutionUse:
             made = inputs.new_empty(stop - start, numbers)
             self._make(inputs[start:stop], grad[start:stop], made, room)
             norms.append(kernels.squared_norms(made))
-        return torch.cat(norms)
+        return kernels.remade(torch.cat(norms), self.most_norms()[0], places, inputs.dtype)
+
+    def most_norms(self) -> list[Tensor]:
+        inputs, grad = self._pair()
+        norms = torch.linalg.vector_norm(grad.flatten(2), dim=1, dtype=torch.float64)  # (B, L)
+        found = []
+        if self._trained:
+            every = replace(self._shape, groups=1)
+            ones = inputs.new_ones(1, 1, *self._shape.kernel, dtype=torch.float64)
+            seen = every.forward(inputs.double().square().sum(dim=1, keepdim=True), ones, None).flatten(1).sqrt()
+            found.append((norms * seen).sum(dim=1))
+        return found if self._bias_rows is None else [*found, norms.sum(dim=1)]
 
     def _ghost(self, inputs: Tensor, grad: Tensor, block: int, room: Room) -> Tensor:
         places = grad.flatten(2).mT  # (B, L, O)

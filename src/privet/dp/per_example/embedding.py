@@ -32,7 +32,11 @@ class _EmbeddingUse:
         keys, place = torch.unique(owner * rows + self._indices, return_inverse=True)
         sums = _summed(self._grad, place, len(keys))
         norms = torch.zeros(examples, dtype=torch.float64, device=self._grad.device)
-        return [norms.index_add_(0, keys // rows, kernels.squared_norms(sums))]
+        norms.index_add_(0, keys // rows, kernels.squared_norms(sums))
+        return [kernels.remade(norms, self.most_norms()[0], self._indices.shape[1], self._grad.dtype)]
+
+    def most_norms(self) -> list[Tensor]:
+        return [torch.linalg.vector_norm(self._grad, dim=2, dtype=torch.float64).sum(dim=1)]
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:
         views[0].add_(_summed(kernels.scaled(self._grad, weights[0]), self._indices, len(views[0])))

@@ -15,6 +15,7 @@ __all__ = [
     "ghost_squared_norms",
     "outer",
     "outer_squared_norms",
+    "remade",
     "scaled",
     "squared_norms",
     "unfold",
@@ -49,6 +50,21 @@ def outer_squared_norms(left: Tensor, right: Tensor) -> Tensor:
     norms = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in (left, right)]
     product: Tensor = norms[0] * norms[1]
     return product.square()
+
+
+def remade(squares: Tensor, most: Tensor, terms: int, dtype: torch.dtype) -> Tensor:
+    """Squared norms of gradients that are made another time for the sum, where other roundings remain of what cancels.
+
+    Args:
+        squares: (B,) float64, as measured.
+        most: (B,) float64, the norm if nothing cancelled.
+        terms: how many terms each gradient is the sum of.
+        dtype: in which it is made.
+    """
+    eps = torch.finfo(dtype).eps
+    doubtful = _ROUNDINGS * eps * most.square() > _COARSE * squares
+    above = (squares.sqrt() + _AGAIN * eps * terms**0.5 * most).square()
+    return torch.where(doubtful, above, squares)
 
 
 def cleared(values: Tensor, rows: Tensor) -> Tensor:
@@ -123,8 +139,7 @@ def _ghost(left: Tensor, right: Tensor) -> Tensor:
     if bool(doubtful.any()):
         rows = doubtful.nonzero().flatten()
         made = [squared_norms(outer(left[row, None], right[row, None]).flatten(1)) for row in rows.tolist()]
-        again = _AGAIN * eps * left.shape[1] ** 0.5
-        result[rows] = (torch.cat(made).sqrt() + again * most[rows]).square()
+        result[rows] = remade(torch.cat(made), most[rows], left.shape[1], left.dtype)
     return result
 
 

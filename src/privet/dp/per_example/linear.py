@@ -63,7 +63,13 @@ class LinearUse:
             stop = min(start + block, examples)
             made = kernels.outer(grad[start:stop], inputs[start:stop], room.scratch(stop - start, p, q))
             norms.append(kernels.squared_norms(made.flatten(1)))
-        return torch.cat(norms)
+        return kernels.remade(torch.cat(norms), self.most_norms()[0], positions, inputs.dtype)
+
+    def most_norms(self) -> list[Tensor]:  # noqa: D102
+        inputs, grad = self._pair()
+        norms = [torch.linalg.vector_norm(values, dim=2, dtype=torch.float64) for values in (inputs, grad)]  # (B, T)
+        found = [] if self._weight is None else [(norms[0] * norms[1]).sum(dim=1)]
+        return found if self._bias is None else [*found, norms[1].sum(dim=1)]
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:  # noqa: D102
         if self._weight is not None:

@@ -57,6 +57,7 @@ class Tape:
         self._room = room
         self._parts: list[Part] = []
         self._shared: set[int] = set()
+        self._terms = 0
         self._waiting: list[Use] = []
         self._backward = False
 
@@ -90,6 +91,7 @@ class Tape:
         for part in parts:
             if any(part.overlaps(other) for other in self._parts):
                 self._shared.add(id(part.slot))
+            self._terms += inputs[0].numel()  # not fewer than the positions
             self._parts.append(part)
 
     def start_backward(self) -> None:
@@ -118,6 +120,10 @@ class Tape:
         if not self._waiting:
             return
         slots = {id(part.slot): part.slot for use in self._waiting for part in use.parts}
+        most: dict[int, Tensor] = {}
+        for use in self._waiting:
+            for part, norms in zip(use.parts, use.most_norms(), strict=True):
+                most[id(part.slot)] = most.get(id(part.slot), 0.0) + norms
         numbers = sum(slot.parameter.numel() for slot in slots.values())
         block = max(1, (1 << 24) // max(1, numbers))
         for start in range(0, self.size, block):
@@ -133,7 +139,9 @@ class Tape:
                     total = totals[id(slot)]
                     (total if part.stop is None else total[:, part.start : part.stop]).add_(gradient)
             for key, total in totals.items():
-                self.squares[slots[key].group, start:stop] += kernels.squared_norms(total.flatten(1))
+                squares = kernels.squared_norms(total.flatten(1))
+                squares = kernels.remade(squares, most[key][start:stop], self._terms, total.dtype)
+                self.squares[slots[key].group, start:stop] += squares
         self._waiting = []
 
 

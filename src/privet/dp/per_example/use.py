@@ -68,6 +68,9 @@ class Use(Protocol):
     def squared_norms(self, room: Room) -> Sequence[Tensor]:
         """The squared norm of each example's gradient, (B,) float64 for each part; may keep G and drop its causes."""
 
+    def most_norms(self) -> Sequence[Tensor]:
+        """What each part's norms could be if nothing cancelled, (B,) float64; before ``squared_norms`` alone."""
+
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:
         """Add the sum over the examples of weight (B,) times G to each part's view."""
 
@@ -88,6 +91,9 @@ class Given:
 
     def squared_norms(self, room: Room) -> list[Tensor]:  # noqa: D102
         return [kernels.squared_norms(gradient.flatten(1)) for gradient in self._gradients]
+
+    def most_norms(self) -> list[Tensor]:  # noqa: D102
+        return [kernels.squared_norms(gradient.flatten(1)).sqrt() for gradient in self._gradients]
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:  # noqa: D102
         for gradient, view, weight in zip(self._gradients, views, weights, strict=True):
