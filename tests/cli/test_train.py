@@ -79,7 +79,7 @@ def test_it_trains_and_says_where_everything_is(run: Callable[..., Said], tmp_pa
     ]
     statement = json.loads((folder / "weights.safetensors.privacy.json").read_text())
     assert statement["epsilon"]["upper"] == pytest.approx(read_epsilon(said.out), abs=2e-3)
-    assert "MLP on 1,500 records: 12 steps of 300 expected" in said.err
+    assert "MLP on 1,500 records, 12 steps of 300 expected" in said.err
     words = " ".join(said.out.split())
     assert "measured on held-out records, not covered by epsilon unless they are public" in words
     for name in ("weights", "statement", "checkpoint", "ledger"):

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def test_leaving_the_loop_and_going_on() -> None:
     assert private.step == 4
     train(private, model)
     assert (private.step, len(spent(private.ledger))) == (7, 7)
-    assert train(private, model) == []
+    with pytest.raises(PrivateTrainingError, match=r"all 7 steps of the plan are done: one loop .* not an epoch"):
+        private.batches(data())
     assert private.spent().epsilon == case.epsilon()
 
 
@@ -348,3 +350,51 @@ def test_a_frozen_parameter_with_an_old_gradient_is_refused() -> None:
     model[0].requires_grad_(False)
     with pytest.raises(PrivateTrainingError, match=r"frozen parameter '0\.weight' has a gradient"):
         private_of(model, plan())
+
+
+class Scale(nn.Module):
+    """No layer that has a rule: the fallback takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(6))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * self.factor
+
+
+def test_a_layer_without_a_rule_trains_by_the_fallback() -> None:
+    model = nn.Sequential(Scale(), nn.Linear(6, 3))
+    assert len(train(private_of(model, plan()), model, steps=2)) == 2
+
+
+def test_a_batch_taken_apart_says_where_it_goes() -> None:
+    private = private_of(mlp(), plan())
+    batch = next(batches := private.batches(data()))
+    for take_apart in (lambda: batch[0], lambda: [*batch]):
+        with pytest.raises(PrivateTrainingError, match=r"given to private\.backward"):
+            take_apart()
+    batches.close()
+
+
+@pytest.mark.parametrize(("plan_given", "resume"), [(object(), None), (plan(), True)])
+def test_arguments_of_another_kind_are_refused(plan_given: Any, resume: Any) -> None:
+    with pytest.raises(ArgumentError):
+        make_private(mlp(), plan_given, ledger=memory(plan()), resume=resume)
+
+
+def test_weights_that_stand_still_are_told() -> None:
+    model = mlp()
+    private = private_of(model, plan())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = private.batches(data())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            private.backward(loss_of(model), next(batches))
+            optimizer.step()
+    private.backward(loss_of(model), next(batches))
+    optimizer.zero_grad()
+    optimizer.step()
+    with pytest.warns(UserWarning, match="no weight changed"):
+        private.backward(loss_of(model), next(batches))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -44,6 +44,15 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch({'spent' if self.spent else 'not spent'})"
+
+    def __iter__(self) -> NoReturn:
+        raise PrivateTrainingError(
+            "A batch is given to private.backward(per_example_loss, batch) as it is; the loss gets its records, as in "
+            "def per_example_loss(data): inputs, labels = data."
+        )
+
+    def __getitem__(self, index: object) -> NoReturn:
+        self.__iter__()
 
     @property
     def size(self) -> int:

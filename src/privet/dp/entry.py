@@ -80,6 +80,12 @@ def make_private(
     References:
         Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
     """
+    given: object = plan
+    if not isinstance(given, Plan):
+        raise ArgumentError("plan", type(given).__name__, "a Plan", "The optimizer stays yours; it is not given.")
+    state: object = resume
+    if state is not None and not isinstance(state, Mapping):
+        raise ArgumentError("resume", state, "what private.state_dict() gave, from a checkpoint")
     _check_count("max_physical_batch", max_physical_batch)
     _check_count("reserve_ahead", reserve_ahead)
     if resume is not None:

@@ -18,10 +18,12 @@ from privet.checkpoints.device import device_of
 from privet.checkpoints.random_states import global_states, set_global_states
 from privet.checkpoints.weights import save_weights
 from privet.dp.averaging import Average
+from privet.dp.batches import Batch
 from privet.dp.entry import make_private
 from privet.dp.fit_checks import check_files, check_loss, check_seed, describe, make_optimizer, make_scheduler
 from privet.dp.fit_records import FitResult, OnEpoch, OnStep
 from privet.dp.fit_run import FitRun, Loss
+from privet.dp.per_example.refusals import keeps_statistics
 from privet.dp.plan import Plan
 from privet.dp.private import TestRun
 from privet.dp.progress import Show, announce, shown
@@ -70,7 +72,8 @@ def fit(
     ``KeyboardInterrupt``; a second one goes through at once.
 
     Args:
-        model: any model :func:`privet.dp.make_private` takes; it is in training mode meanwhile.
+        model: any model :func:`privet.dp.make_private` takes; it is in training mode meanwhile, but for layers with
+            running statistics that are in eval mode.
         dataset: see :func:`privet.dp.batches.data_source`; as many records as the plan says.
         plan: everything that decides the guarantee.
         ledger: a file, made where there is none, or an open ledger.
@@ -152,7 +155,9 @@ def fit(
                 max_physical_batch=max_physical_batch,
                 test_run=test_run,
             ) as private:
-                batches = private.batches(dataset, device=where, workers=workers, collate=collate)
+                batches: Iterator[Batch] = (batch for batch in list[Batch]())
+                if private.step < plan.total_steps:
+                    batches = private.batches(dataset, device=where, workers=workers, collate=collate)
                 with shown(progress, plan.total_steps) as show:
                     run.go(private, batches, loss, show)
                 result = run.result(private)
@@ -172,7 +177,7 @@ def _refuse_lost(ledger: Ledger, plan: Plan, checkpoint: Path | None) -> None:
     if steps:
         raise CheckpointError(
             f"{checkpoint}: there is no such file, but {ledger.name} says that {steps:,} steps of this plan are spent. "
-            "Give the checkpoint of that run; or start anew with resume=False, which spends on top of them."
+            "Give the checkpoint of that run; or start anew, without resuming, which spends on top of them."
         )
 
 
@@ -186,6 +191,9 @@ def _training(model: nn.Module, device: torch.device, seed: int) -> Iterator[Non
         if device.type != "cpu":
             torch.get_device_module(device).manual_seed(seed)
         model.train()
+        for module, mode in modes:
+            if not mode and keeps_statistics(module):
+                module.eval()  # of public data, as the refusal advises
         with torch.enable_grad():
             yield
     finally:

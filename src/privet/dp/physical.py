@@ -19,8 +19,8 @@ _UNKNOWN = 4 << 30  # bytes, where the system does not tell
 def largest_batch(engine: Engine, per_example_loss: PerExampleLoss, data: Any, size: int) -> int:
     """The largest number of examples to take gradients of at once.
 
-    One pass is watched: what autograd saves for the backward pass, and as much again for per-example gradients and
-    temporaries. A quarter of the free memory is given to it.
+    One pass is watched: what autograd saves for the backward pass, and twice as much again for per-example gradients
+    and temporaries. A quarter of the free memory is given to it.
 
     Args:
         engine: of the model.
@@ -38,10 +38,10 @@ def largest_batch(engine: Engine, per_example_loss: PerExampleLoss, data: Any, s
         return tensor
 
     owned = {parameter.untyped_storage().data_ptr() for parameter in engine.model.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        gradients = engine.take(per_example_loss, data, size)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        per_example_loss(data)  # as it is: torch.func, which the fallback uses, cannot be watched
     activations = sum(bytes_ for place, bytes_ in saved.items() if place not in owned)
-    each = 3 * max(activations, gradients.saved_bytes, 1) / size
+    each = 3 * max(activations, 1) / size
     return max(1, int(_SHARE * _free_bytes(engine.slots[0].parameter.device) / each))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,7 @@ class Private:
         self._noise: Noise | None = Noise(self._stream("noise"))
         if test_run is not None and not test_run.noise:
             self._noise = None
+        self._versions: list[int] = []
         self._outstanding: tuple[Batch, Tensor] | None = None  # drawn and not used, and the records that it holds
         self._unused: Tensor | None = None  # of a batch that was left; the next loop gives the same records
         self._closed = False
@@ -167,11 +169,16 @@ class Private:
         Raises:
             ArgumentError: the data set cannot be sampled, or has another size than the plan.
             BudgetExceededError: not one more step fits the budget.
-            PrivateTrainingError: a batch was not used; or this was closed.
+            PrivateTrainingError: a batch was not used; all steps are done; or this was closed.
             LedgerError: the ledger cannot be used.
         """
         if self._closed:
             raise PrivateTrainingError("this training was closed; go on with make_private(..., resume=state).")
+        if self.step >= self.plan.total_steps:
+            raise PrivateTrainingError(
+                f"all {self.plan.total_steps:,} steps of the plan are done: one loop over private.batches is the whole "
+                "plan, not an epoch. To train on, make another plan and another make_private on the same ledger."
+            )
         target = self._flat.device if device is None else device
         source = data_source(dataset, device=target, workers=workers, collate=collate)
         if source.size != self.plan.dataset_size:
@@ -240,6 +247,7 @@ class Private:
                 "(shuffled, weighted, repeating) are not what the plan accounts for."
             )
         self._guard.check_model()
+        self._warn_of_still_weights()
         outstanding, self._outstanding = self._outstanding, None
         try:
             with self._guard.no_scaler():
@@ -254,9 +262,22 @@ class Private:
             raise
         finally:
             batch.spent = True
+        self._versions = self._now()
         self._clipping = release.clipping
         self._step += 1
         return release
+
+    def _now(self) -> list[int]:
+        return [slot.parameter._version for slot in self._engine.slots]
+
+    def _warn_of_still_weights(self) -> None:
+        """No guarantee is at stake, but a budget is."""
+        if self._versions == self._now():
+            warnings.warn(
+                "no weight changed since the last private step: the budget is being spent and nothing is learned. Is "
+                "it this model's optimizer, and does optimizer.step() come after backward, without zero_grad between?",
+                stacklevel=3,
+            )
 
     def _run(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         step: Step | None = None

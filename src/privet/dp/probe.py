@@ -139,8 +139,9 @@ def _compare(engine: Engine, per_example_loss: PerExampleLoss, data: Any, count:
 
 
 def _differs(name: str, share: float) -> str:
+    much = f"{share:.1%} of" if share < 10.0 else "more than ten times"
     return (
-        f"the gradient of parameter {name!r} in a batch differs from that of single examples by {share:.1%} of the "
+        f"the gradient of parameter {name!r} in a batch differs from that of single examples by {much} the "
         "example's gradient norm: an example's loss or gradient depends on the others in the batch (a statistic over "
         "the batch, examples that are mixed or moved to other rows, a loss weighted by the batch), so clipping would "
         "bound nothing. Normalise within each example (nn.GroupNorm, nn.LayerNorm), and keep row i to example i."

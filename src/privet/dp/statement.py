@@ -104,7 +104,7 @@ class Statement:
             "claim": f"epsilon {self.epsilon} at delta {self.delta:g}",
             "protects": f"one {self.plan['unit']}; data sets that differ by {_relation(str(self.plan['relation']))}",
             "mechanism": self._mechanism(),
-            "noise": f"{self.plan['noise']}, between {least:.4g} and {most:.4g}",
+            "noise": f"{most:.4g}" if least == most else f"{self.plan['noise']}, between {least:.4g} and {most:.4g}",
             "clipping": _clipping(self.plan["clipping"]),
             "sampling": self._sampler(),
             "steps": steps,

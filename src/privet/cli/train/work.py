@@ -95,8 +95,8 @@ def _headline(parts: Parts) -> str:
     plan = parts.plan
     budget = "no budget" if plan.budget is None else f"budget epsilon {plan.budget:g}"
     return (
-        f"{type(parts.model).__name__} on {plan.dataset_size:,} records: {plan.total_steps:,} steps of "
-        f"{plan.expected_batch_size:g} expected, {budget} at delta {plan.delta:g}\n"
+        f"{type(parts.model).__name__} on {plan.dataset_size:,} records, {plan.total_steps:,} steps of "
+        f"{plan.expected_batch_size:g} expected\n{budget} at delta {plan.delta:g}\n"
         f"noise {schedules.describe(plan.schedule)}"
     )
 
