@@ -17,6 +17,7 @@ from privet.errors import PrivateTrainingError, UnsupportedLayerError
 __all__ = ["Handler", "Rule", "Tape"]
 
 _KEPT = 0.6  # of the memory that the layers' inputs take, for per-example gradients that are kept for the sum
+_LEAST = 16 << 20  # bytes that no machine misses, and that let small networks keep all of them
 
 
 class Rule(Protocol):
@@ -97,7 +98,7 @@ class Tape:
     def start_backward(self) -> None:
         """From now on layers may only bring gradients, which may be kept in a share of the inputs' memory."""
         self._backward = True
-        self._room.start(int(_KEPT * self.saved_bytes))
+        self._room.start(max(_LEAST, int(_KEPT * self.saved_bytes)))
 
     def arrived(self, use: Use) -> None:
         """Measure a use; those of shared parameters wait for all of them."""
