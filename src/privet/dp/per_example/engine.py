@@ -36,12 +36,11 @@ class Gradients:
     Attributes:
         squared_norms: (G, B) float64, of each example's gradient in each group; NaN or infinite where it is.
         losses: (B,), of each example.
-        saved_bytes: about what the forward pass kept for the backward pass.
     """
 
     def __init__(self, tape: Tape, losses: Tensor, room: Room, slots: Sequence[Slot]) -> None:
         """Use :meth:`Engine.take`."""
-        self.squared_norms, self.losses, self.saved_bytes = tape.squares, losses, tape.saved_bytes
+        self.squared_norms, self.losses = tape.squares, losses
         self._uses, self._room, self._slots = tape.uses, room, slots
 
     def add_to(self, flat: Tensor, weights: Tensor) -> None:

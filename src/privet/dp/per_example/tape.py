@@ -54,7 +54,6 @@ class Tape:
         self.squares = torch.zeros(groups, size, dtype=torch.float64, device=anchor.device)
         self.uses: list[Use] = []
         self.saved_bytes = 0
-        self.calls = 0
         self._room = room
         self._parts: list[Part] = []
         self._shared: set[int] = set()
@@ -87,7 +86,6 @@ class Tape:
 
     def announce(self, parts: Sequence[Part], inputs: Tensor) -> None:
         """Note which parts a call uses, before any gradient arrives."""
-        self.calls += 1
         self.saved_bytes += inputs.numel() * self._room.dtype.itemsize
         for part in parts:
             if any(part.overlaps(other) for other in self._parts):
