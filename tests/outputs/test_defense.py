@@ -267,3 +267,41 @@ def test_decimals_beyond_the_type_are_refused(dtype, most):
 def test_what_holds_no_scores_is_refused(x):
     with pytest.raises(DefenseError, match="scores are"):
         outputs.Labeling(nn.Identity().eval())(x)
+
+
+@every
+def test_the_same_defense_around_another_network_is_the_one_built_around_it(make, network):
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.bias.copy_(torch.linspace(-3, 3, 6))
+    defense = make(network)
+    moved = defense.around(other)
+    assert type(moved) is type(defense)
+    assert moved.origin_network() is other
+    assert moved.output_form == defense.output_form
+    assert same(answers(moved), answers(make(other)))
+    assert not same(answers(moved), answers(defense))
+    assert defense.origin_network() is network
+
+
+def test_around_keeps_softmax_part_and_kept_parts(network):
+    class Two(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return {"scores": torch.softmax(self.inner(x), -1), "boxes": x * 2}
+
+    def make(inner):
+        return outputs.Rounding(inner, 1, softmax=False, part="scores", keep=("boxes",))
+
+    one, other = Two(network).eval(), Two(nn.Linear(4, 6)).eval()
+    assert same(answers(make(one).around(other)), answers(make(other)))
+
+
+@every
+def test_around_refuses_what_is_no_network_or_defended(make, network):
+    for wrong in (make(network), lambda x: x, None):
+        with pytest.raises(ArgumentError, match="network"):
+            make(network).around(wrong)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -127,6 +127,31 @@ class Defense(nn.Module):
     def origin_network(self) -> nn.Module:
         """The network itself, the very same object, for training; the innermost one if defenses are nested."""
         return self._defense.network
+
+    def around(self, network: nn.Module) -> Self:
+        """The same defense around another network, as an attacker puts it around networks of its own.
+
+        Args:
+            network: answers as the defended one does; not a defense.
+
+        Returns:
+            All that this defense does, in the same order, to what ``network`` answers.
+
+        Raises:
+            ArgumentError: ``network`` is no module, or is defended already.
+
+        Example:
+            >>> from privet.outputs import Rounding
+            >>> Rounding(nn.Linear(2, 3).eval(), decimals=1).around(nn.Linear(2, 3).eval()).output_form.decimals
+            1
+        """
+        if isinstance(network, Defense):
+            raise ArgumentError("network", type(network).__name__, "a network that is not defended")
+        here = self._defense
+        other = object.__new__(type(self))
+        Defense.__init__(other, network, here.steps[0], softmax=here.softmax, part=here.part, keep=here.keep)
+        object.__setattr__(other, "_defense", replace(other._defense, steps=here.steps))
+        return other
 
     def forward(self, x: Any = _NOT_GIVEN, /, *more: Any, **named: Any) -> Any:
         """Asks the network and answers what the defense lets out.
