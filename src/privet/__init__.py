@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from privet import (
         accounting,
         attacks,
+        audit,
         checkpoints,
         data,
         dp,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "accounting",
     "attacks",
+    "audit",
     "checkpoints",
     "data",
     "dp",

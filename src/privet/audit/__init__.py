@@ -1,0 +1,1 @@
+"""The audit: what attacks found becomes estimates with intervals, and estimates become a verdict."""
