@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from privet.errors import FileFormatError
+from privet.cli.toml_file import TomlTable
 
-__all__ = ["Configuration", "Data", "HeldOut", "Model", "Privacy", "Training", "read"]
+__all__ = ["Configuration", "Data", "HeldOut", "Model", "Privacy", "Training"]
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -22,27 +19,23 @@ def _number_as_text(value: object) -> object:
     return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Model(_Table):
+class Model(TomlTable):
     """``[model]``: a network of privet.models, or a function of a file of the user's."""
 
     builder: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
     seed: Seed = 0
     loss: str | None = None
 
 
-class Data(_Table):
+class Data(TomlTable):
     """``[data]``: the private records."""
 
     source: str
     folder: str | None = None
 
 
-class HeldOut(_Table):
+class HeldOut(TomlTable):
     """``[held_out]``: what accuracy is measured on."""
 
     records: Count | None = None
@@ -58,7 +51,7 @@ class HeldOut(_Table):
         return self
 
 
-class Training(_Table):
+class Training(TomlTable):
     """``[training]``: what changes no guarantee but the steps and the expected batch size."""
 
     expected_batch_size: Count
@@ -84,7 +77,7 @@ class Training(_Table):
         return self
 
 
-class Clipping(_Table):
+class Clipping(TomlTable):
     """``[privacy.clipping]``: fixed to a norm, or adaptive; for all parameters or layer by layer."""
 
     kind: Literal["fixed", "adaptive"] = "fixed"
@@ -103,7 +96,7 @@ class Clipping(_Table):
         return self
 
 
-class Privacy(_Table):
+class Privacy(TomlTable):
     """``[privacy]``: what changes the guarantee."""
 
     delta: Positive
@@ -123,7 +116,7 @@ class Privacy(_Table):
         return self
 
 
-class Configuration(_Table):
+class Configuration(TomlTable):
     """The whole file."""
 
     model: Model
@@ -131,54 +124,3 @@ class Configuration(_Table):
     held_out: HeldOut | None = None
     training: Training
     privacy: Privacy
-
-
-def read(path: Path) -> Configuration:
-    """Read a file.
-
-    Raises:
-        FileFormatError: it cannot be read, is no TOML, or has a key or a value that is not allowed; says which.
-    """
-    try:
-        tables = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise FileFormatError(path, error.strerror or "no file", "a TOML file") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML
-        raise FileFormatError(path, " ".join(str(error).split()), "TOML") from error
-    try:
-        return Configuration.model_validate(tables)
-    except ValidationError as error:
-        raise _refusal(path, error.errors()) from error
-
-
-def _refusal(path: Path, errors: list[Any]) -> FileFormatError:
-    """One line: unknown keys first, since they explain missing ones."""
-    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(map(str, first["loc"])) or "the file"
-    match first["type"]:
-        case "extra_forbidden":
-            return FileFormatError(path, f"an unknown key {key}", f"only {', '.join(_keys(first['loc'][:-1]))} there")
-        case "missing":
-            return FileFormatError(path, f"no {key}", "it to be given")
-        case "value_error":
-            return FileFormatError(path, f"[{key}] {_shown(first['input'])}", str(first["ctx"]["error"]))
-    allowed = first["msg"].removeprefix("Input should be ")
-    return FileFormatError(path, f"{key} = {_shown(first['input'])}", allowed)
-
-
-def _keys(place: tuple[str | int, ...]) -> list[str]:
-    tables: Mapping[str, type[_Table]] = {
-        "": Configuration,
-        "model": Model,
-        "data": Data,
-        "held_out": HeldOut,
-        "training": Training,
-        "privacy": Privacy,
-        "privacy.clipping": Clipping,
-    }
-    return list(tables[".".join(map(str, place))].model_fields)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -14,7 +14,8 @@ import typer
 
 from privet import schedules
 from privet.checkpoints import read_snapshot
-from privet.cli.train.configuration import read
+from privet.cli.toml_file import read_toml
+from privet.cli.train.configuration import Configuration
 from privet.cli.train.parts import Parts, assemble
 from privet.dp.fit_records import FitResult
 from privet.dp.fitting import cross_entropy, fit
@@ -35,7 +36,7 @@ def work(config: Path, resume: bool, output: Path | None, as_json: bool) -> None
     Raises:
         PrivetError: something is not allowed or cannot be done.
     """
-    configuration = read(config)
+    configuration = read_toml(config, Configuration)
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
         parts = assemble(config, configuration)
     folder = Path(f"{config.stem}-private") if output is None else output
