@@ -1,19 +1,16 @@
 """Membership inference: was this record trained on? Higher scores mean "member"."""
 
-from privet.attacks.membership.label_only import label_only, label_only_rotated
-from privet.attacks.membership.lira import Variance, lira, lira_rotated
-from privet.attacks.membership.rmia import RmiaScores, rmia, rmia_rotated
-from privet.attacks.membership.threshold import MembershipScores, loss_threshold
+from privet.attacks.membership.answers import Answers, answers_of, scaled_confidence
+from privet.attacks.membership.pool import Pool
+from privet.attacks.membership.scores import MembershipScores
+from privet.attacks.membership.threshold import loss_threshold, threshold_attacks
 
 __all__ = [
+    "Answers",
     "MembershipScores",
-    "RmiaScores",
-    "Variance",
-    "label_only",
-    "label_only_rotated",
-    "lira",
-    "lira_rotated",
+    "Pool",
+    "answers_of",
     "loss_threshold",
-    "rmia",
-    "rmia_rotated",
+    "scaled_confidence",
+    "threshold_attacks",
 ]
