@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 
 from privet.errors import ArgumentError, DataError, SampleTooSmallError
 from privet.statistics import Estimate, auc_interval, clopper_pearson, roc_curve, tpr_at_fpr
-from privet.statistics.intervals import _areas
+from privet.statistics.area import _resampled_areas, drawn_rows, logit_ends
 
 EXPERIMENTS, ALLOWED_MISSES = 2_000, 138
 
@@ -76,12 +77,36 @@ def test_auc_value_is_that_of_the_curve(members: list[float], non_members: list[
     assert estimate.value == pytest.approx(roc_curve(members, non_members).auc, abs=1e-12)
 
 
-def test_weighted_areas_equal_repeated_records() -> None:
+@pytest.mark.parametrize("levels", [None, 3])
+def test_resampled_areas_are_those_of_the_drawn_records(levels: int | None) -> None:
     generator = np.random.default_rng(3)
-    members, non_members = generator.integers(1, 4, (1, 6)), generator.integers(1, 4, (1, 6))
-    levels = np.arange(6.0)[::-1]
-    expected = roc_curve(np.repeat(levels, members[0]), np.repeat(levels, non_members[0])).auc
-    assert _areas(members.astype(float), non_members.astype(float))[0] == pytest.approx(expected, abs=1e-12)
+    members, non_members = generator.normal(0.5, size=12), np.sort(generator.normal(size=17))
+    if levels:
+        members, non_members = np.round(members), np.round(non_members)
+    below, not_above = (np.searchsorted(non_members, members, side) for side in ("left", "right"))
+    areas = _resampled_areas(below, not_above, 17, 30, np.random.default_rng(1))
+    again = np.random.default_rng(1)
+    drawn_members, drawn = drawn_rows(12, 30, again), drawn_rows(17, 30, again)
+    expected = [roc_curve(members[m], non_members[n]).auc for m, n in zip(drawn_members, drawn, strict=True)]
+    assert areas == pytest.approx(expected, abs=1e-12)
+
+
+def test_draws_reach_every_record_and_are_even() -> None:
+    for size in (10, 70_000):  # the second needs more than 16 bits
+        drawn = drawn_rows(size, 20, np.random.default_rng(0))
+        assert (drawn.min(), drawn.max()) == (0, size - 1) or size == 70_000
+        assert drawn.max() > 0.99 * (size - 1)
+        assert abs(drawn.mean() - (size - 1) / 2) < 5 * size / np.sqrt(12 * drawn.size)
+
+
+def test_an_end_beyond_the_resamples_is_that_of_a_normal_deviate() -> None:
+    resampled = expit(np.random.default_rng(0).normal(1.0, 0.2, 1_000))
+    for tail in (0.025, 0.0005, 0.00005):
+        low, high = logit_ends(resampled, float(expit(1.0)), tail, 1e-6)
+        assert logit(low) == pytest.approx(1.0 + 0.2 * norm.ppf(tail), abs=0.12)
+        assert logit(high) == pytest.approx(1.0 - 0.2 * norm.ppf(tail), abs=0.12)
+    assert low < resampled.min()
+    assert high > resampled.max()
 
 
 @pytest.mark.parametrize("levels", [None, 8])

@@ -1,24 +1,18 @@
-"""Intervals that cover at the stated rate: for a share, for the area under a ROC, for a rate at a fixed rate."""
+"""Intervals that cover at the stated rate: for a share, and for a rate at a fixed rate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtri
+from numpy.typing import ArrayLike
 from scipy.stats import beta
 
 from privet.errors import ArgumentError, SampleTooSmallError
 from privet.statistics.estimate import Estimate, check_confidence
-from privet.statistics.roc import ScoreBlocks, checked_scores
+from privet.statistics.roc import checked_scores
 
-__all__ = ["RateAtRate", "auc_interval", "clopper_pearson", "tpr_at_fpr"]
-
-Floats = NDArray[np.float64]
-_FEWEST = 10
-_CELLS_AT_ONCE = 4_000_000  # resampled weights held in memory at a time: 32 MB
+__all__ = ["RateAtRate", "clopper_pearson", "tpr_at_fpr"]
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
@@ -134,100 +128,3 @@ def tpr_at_fpr(
     realised = Estimate(above / size, clopper_pearson(above, size, confidence).low, high, confidence, size)
     tpr = clopper_pearson(int(np.count_nonzero(members > threshold)), members.size, confidence)
     return RateAtRate(fpr, tpr, realised, threshold, coarse=allowed < 10, reached=above > 0)
-
-
-def auc_interval(
-    member_scores: ArrayLike,
-    non_member_scores: ArrayLike,
-    *,
-    seed: int,
-    confidence: float = 0.95,
-    resamples: int = 1_000,
-) -> Estimate:
-    r"""The area under the ROC with an interval from the bootstrap and from a score method, whichever reaches further.
-
-    Scores are sorted once into blocks of equal score; a resample is a draw of multinomial weights, and its area is
-
-    .. math:: \frac{1}{MN} \sum_b m_b \Big(\sum_{c > b} n_c + \frac{n_b}{2}\Big)
-
-    with :math:`m_b, n_b` the resampled members and non-members in block b, highest score first. Members and
-    non-members are resampled apart. The bootstrap is too narrow for few records, for areas near 0 or 1 and for scores
-    that are mostly tied, so the interval also holds the ends :math:`\theta` of Newcombe's method 5,
-
-    .. math:: |\hat\theta - \theta| = z \sqrt{\frac{\theta (1 - \theta)}{MN}
-       \left(1 + (\tfrac{M + N}{2} - 1)
-       \left(\tfrac{1 - \theta}{2 - \theta} + \tfrac{\theta}{1 + \theta}\right)\right)}.
-
-    Where members and non-members are separated without exception, the open end comes from Clopper-Pearson over
-    min(M, N) disjoint pairs. The coverage is asymptotic; docs/statistics.md has it measured down to 10 records.
-
-    Args:
-        member_scores: (M,), M >= 10; higher means member.
-        non_member_scores: (N,), N >= 10.
-        seed: of the resampling, >= 0.
-        confidence: in (0, 1).
-        resamples: how many, at least 100.
-
-    Returns:
-        The area with its interval; ``n`` is min(M, N).
-
-    Raises:
-        ArgumentError: if ``resamples`` or ``confidence`` is out of range.
-        DataError: if scores are empty, not a vector, or hold a NaN.
-        SampleTooSmallError: if there are fewer than ten of either: no interval here covers as it says.
-
-    References:
-        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Newcombe, "Confidence intervals for
-        an effect size measure based on the Mann-Whitney statistic, part 2", 2006.
-    """
-    check_confidence(confidence)
-    if resamples < 100:
-        raise ArgumentError("resamples", resamples, "at least 100")
-    if seed < 0:
-        raise ArgumentError("seed", seed, "a whole number of at least 0")
-    blocks = ScoreBlocks.of(member_scores, non_member_scores)
-    members, non_members = blocks.counts()
-    pairs = min(blocks.member_block.size, blocks.non_member_block.size)
-    if pairs < _FEWEST:
-        raise SampleTooSmallError(
-            f"{blocks.member_block.size} members and {blocks.non_member_block.size} non-members are too few for an "
-            f"interval of the ROC area that covers as it says; give at least {_FEWEST} of each."
-        )
-    value = float(_areas(members[None].astype(np.float64), non_members[None].astype(np.float64))[0])
-    if value in (0.0, 1.0):
-        return clopper_pearson(round(value) * pairs, pairs, confidence)
-    generator = np.random.default_rng(seed)
-    areas: list[Floats] = []
-    chunk = max(1, _CELLS_AT_ONCE // blocks.scores.size)
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        areas.append(_areas(_resampled(members, rows, generator), _resampled(non_members, rows, generator)))
-    tail = (1.0 - confidence) / 2.0
-    resampled = np.quantile(np.concatenate(areas), (tail, 1.0 - tail))
-    low, high = _score_ends(value, blocks.member_block.size, blocks.non_member_block.size, -float(ndtri(tail)))
-    return Estimate(value, min(float(resampled[0]), low), max(float(resampled[1]), high), confidence, pairs)
-
-
-def _score_ends(area: float, members: int, non_members: int, z: float) -> tuple[float, float]:
-    """Newcombe's method 5: the areas from which the one found is just z standard errors away."""
-
-    def excess(theta: float) -> float:
-        shape = (1.0 - theta) / (2.0 - theta) + theta / (1.0 + theta)
-        variance = (
-            theta * (1.0 - theta) / (members * non_members) * (1.0 + ((members + non_members) / 2.0 - 1.0) * shape)
-        )
-        return (area - theta) ** 2 - z**2 * variance
-
-    return float(brentq(excess, 0.0, area)), float(brentq(excess, area, 1.0))
-
-
-def _resampled(counts: NDArray[np.intp], rows: int, generator: np.random.Generator) -> Floats:
-    size = int(counts.sum())
-    return generator.multinomial(size, counts / size, size=rows).astype(np.float64)  # (rows, K)
-
-
-def _areas(members: Floats, non_members: Floats) -> Floats:
-    below = non_members.sum(1, keepdims=True) - np.cumsum(non_members, axis=1) + non_members / 2.0  # (rows, K)
-    pairs: Floats = np.einsum("rk,rk->r", members, below)
-    pairs /= members.sum(1) * non_members.sum(1)
-    return pairs
