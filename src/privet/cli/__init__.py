@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from privet import __version__
+from privet.cli.audit import audit
 from privet.cli.budget import budget
 from privet.cli.doctor import doctor
 from privet.cli.ledger import ledger_app
@@ -54,6 +55,7 @@ def demo(
     walk(output, seed)
 
 
+app.command()(audit)
 app.command()(budget)
 app.command()(doctor)
 app.command()(train)

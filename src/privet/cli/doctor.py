@@ -6,13 +6,10 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from privet.errors import ArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,15 +42,14 @@ def doctor(
 
     Exit code 0 if the model is ready, 1 if not, 2 if the input is unusable.
     """
-    from privet.cli.user_file import function_from
+    from privet.cli.user_file import function_from, network_from
     from privet.data import load
     from privet.dp.doctor import examine
 
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
-        build = function_from("MODEL", model)
         function = _cross_entropy if loss is None else function_from("--loss", loss)
         examples = load(data, folder)
-        network = _built(build, model)
+        network = network_from("MODEL", model)
         count = min(_EXAMPLES, len(examples))
         parameter = next(network.parameters(), None)
         device = None if parameter is None else parameter.device
@@ -62,22 +58,6 @@ def doctor(
     typer.echo(json.dumps(diagnosis.to_json()) if as_json else _as_text(model, data, diagnosis))
     if not diagnosis.ready:
         raise typer.Exit(1)
-
-
-def _built(build: Callable[..., Any], reference: str) -> nn.Module:
-    from torch import nn
-
-    from privet.cli.user_file import told
-
-    try:
-        network = build()
-    except Exception as error:
-        said = f"It ended in {told(error, Path(reference.rpartition(':')[0]))}."
-        raise ArgumentError("MODEL", reference, "a function that needs no arguments", said) from error
-    if not isinstance(network, nn.Module):
-        said = f"It gave a {type(network).__name__}."
-        raise ArgumentError("MODEL", reference, "a function that returns a torch.nn.Module", said)
-    return network
 
 
 def _cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

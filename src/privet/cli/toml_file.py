@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from privet.errors import FileFormatError
 
-__all__ = ["Form", "TomlTable", "read_toml", "tables_of"]
+__all__ = ["Form", "TomlTable", "read_toml", "refusal", "tables_of"]
 
 
 class TomlTable(BaseModel):
@@ -50,11 +51,17 @@ def read_toml(path: Path, form: type[Form]) -> Form:
     try:
         return form.model_validate(tables)
     except ValidationError as error:
-        raise _refusal(path, form, error.errors()) from error
+        raise refusal(path, form, error.errors()) from error
 
 
-def _refusal(path: Path, form: type[TomlTable], errors: list[Any]) -> FileFormatError:
-    """One line: unknown keys first, since they explain missing ones."""
+def refusal(path: Path, form: type[TomlTable], errors: Sequence[Any]) -> FileFormatError:
+    """What is wrong with a file in one line: unknown keys first, since they explain missing ones.
+
+    Args:
+        path: the file.
+        form: the whole file's table.
+        errors: of pydantic.
+    """
     first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     key = ".".join(map(str, first["loc"])) or "the file"
     match first["type"]:

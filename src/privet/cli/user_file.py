@@ -6,11 +6,14 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from privet.errors import ArgumentError
 
-__all__ = ["function_from", "told"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["function_from", "network_from", "told"]
 
 
 def function_from(name: str, reference: str) -> Callable[..., Any]:
@@ -52,6 +55,30 @@ def function_from(name: str, reference: str) -> Callable[..., Any]:
         there = f"; there is {', '.join(functions[:8])}" if functions else ""
         raise ArgumentError(name, reference, f"a function that {file} defines{there}")
     return found  # type: ignore[no-any-return]
+
+
+def network_from(name: str, reference: str) -> nn.Module:
+    """The network that the function of a ``file.py:function`` builds, without arguments.
+
+    Args:
+        name: of the argument, for errors.
+        reference: as typed.
+
+    Raises:
+        ArgumentError: as :func:`function_from`, or the function ends in an error or gives something else.
+    """
+    from torch import nn
+
+    build = function_from(name, reference)
+    try:
+        network = build()
+    except Exception as error:
+        said = f"It ended in {told(error, Path(reference.rpartition(':')[0]))}."
+        raise ArgumentError(name, reference, "a function that needs no arguments", said) from error
+    if not isinstance(network, nn.Module):
+        said = f"It gave a {type(network).__name__}."
+        raise ArgumentError(name, reference, "a function that returns a torch.nn.Module", said)
+    return network
 
 
 def told(error: BaseException, path: Path) -> str:

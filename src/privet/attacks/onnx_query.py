@@ -1,0 +1,70 @@
+"""An ONNX file as what an attacker asks."""
+
+from __future__ import annotations
+
+import importlib
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privet.errors import FileFormatError, MissingExtraError
+
+__all__ = ["onnx_query"]
+
+_TopK = namedtuple("_TopK", ["values", "indices"])
+_TYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(double)": torch.float64,
+    "tensor(float16)": torch.float16,
+}
+
+
+def onnx_query(path: str | Path) -> Callable[[Tensor], Any]:
+    """Ask an ONNX file, on the CPU, by ONNX Runtime.
+
+    A graph of one input is asked. One output is passed on as it is: scores (N, C), or labels (N,). Two outputs, named
+    ``values`` and ``indices``, are the k largest scores and their classes. What more a graph answers is refused, for
+    an attacker would see it too.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Inputs (N, ...) -> the answers, for :class:`~privet.attacks.Target`.
+
+    Raises:
+        MissingExtraError: the extra ``onnx`` is not installed.
+        FileFormatError: the file is missing or no graph of this kind.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileFormatError(file, "no such file", "an ONNX file")
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingExtraError("onnx", "asking an ONNX file") from error
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has no common class of its own
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise FileFormatError(file, said, "an ONNX file that ONNX Runtime reads") from error
+    inputs, names = session.get_inputs(), [one.name for one in session.get_outputs()]
+    if len(inputs) != 1 or inputs[0].type not in _TYPES:
+        found = ", ".join(f"{one.name} {one.type}" for one in inputs)
+        raise FileFormatError(file, f"the inputs {found}", "one input of floating values")
+    if len(names) != 1 and sorted(names) != ["indices", "values"]:
+        raise FileFormatError(file, f"the outputs {', '.join(names)}", "one output, or values and indices")
+    name, kind = inputs[0].name, _TYPES[inputs[0].type]
+
+    def query(batch: Tensor) -> Any:
+        answers = session.run(names, {name: batch.detach().cpu().to(kind).numpy()})
+        found = dict(zip(names, map(torch.from_numpy, answers), strict=True))
+        return _TopK(found["values"], found["indices"]) if len(names) == 2 else found[names[0]]
+
+    return query
