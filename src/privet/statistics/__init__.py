@@ -3,6 +3,22 @@
 from privet.statistics.area import auc_interval
 from privet.statistics.estimate import Estimate
 from privet.statistics.intervals import RateAtRate, clopper_pearson, tpr_at_fpr
+from privet.statistics.one_run import OneRunBound, default_guesses, one_run_epsilon, one_run_p_value
+from privet.statistics.pooled import pooled_auc, pooled_tpr_at_fpr
 from privet.statistics.roc import RocCurve, roc_curve
 
-__all__ = ["Estimate", "RateAtRate", "RocCurve", "auc_interval", "clopper_pearson", "roc_curve", "tpr_at_fpr"]
+__all__ = [
+    "Estimate",
+    "OneRunBound",
+    "RateAtRate",
+    "RocCurve",
+    "auc_interval",
+    "clopper_pearson",
+    "default_guesses",
+    "one_run_epsilon",
+    "one_run_p_value",
+    "pooled_auc",
+    "pooled_tpr_at_fpr",
+    "roc_curve",
+    "tpr_at_fpr",
+]

@@ -112,30 +112,32 @@ def drawn_rows(size: int, rows: int, generator: np.random.Generator) -> NDArray[
     return drawn
 
 
-def logit_ends(resampled: Floats, value: float, tail: float, edge: float) -> tuple[float, float]:
+def logit_ends(resampled: Floats, value: float, tail: float, edge: float, reach: float = 1.0) -> tuple[float, float]:
     r"""The quantiles of resampled rates at ``tail`` and ``1 - tail``, extended where they are not resolved.
 
     Fewer than ten resamples beyond an end tell nothing of it. With q the quantile at :math:`t = 10 / R`, the end is
 
     .. math:: \operatorname{logit}^{-1}\Big(\operatorname{logit} \hat\theta +
-       \frac{z_{\mathrm{tail}}}{z_t} (\operatorname{logit} q - \operatorname{logit} \hat\theta)\Big).
+       w \frac{z_{\mathrm{tail}}}{z_t} (\operatorname{logit} q - \operatorname{logit} \hat\theta)\Big).
 
     Args:
         resampled: (R,) rates in [0, 1].
         value: the rate found, in [0, 1].
         tail: in (0, 1/2).
         edge: how near to 0 or 1 a rate is taken to be at most, in (0, 1/2): half a count.
+        reach: w > 0, how many times as far from the value an end lies as the resamples say.
 
     Returns:
         The lower and the upper end, which hold ``value``.
     """
     resolved = min(_FEWEST_IN_TAIL / resampled.size, 0.25)
-    if tail >= resolved:
+    if tail >= resolved and reach == 1.0:
         low, high = np.quantile(resampled, (tail, 1.0 - tail))
     else:
+        resolved = max(resolved, tail)
         centre = logit(np.clip(value, edge, 1.0 - edge))
         quantiles = np.clip(np.quantile(resampled, (resolved, 1.0 - resolved)), edge, 1.0 - edge)
-        low, high = expit(centre + (logit(quantiles) - centre) * ndtri(tail) / ndtri(resolved))
+        low, high = expit(centre + (logit(quantiles) - centre) * reach * ndtri(tail) / ndtri(resolved))
     return min(float(low), value), max(float(high), value)
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 from privet.errors import ArgumentError, SampleTooSmallError
 from privet.statistics.estimate import Estimate, check_confidence
 from privet.statistics.roc import checked_scores
 
-__all__ = ["RateAtRate", "clopper_pearson", "tpr_at_fpr"]
+__all__ = ["RateAtRate", "allowed_above", "checked_rate", "clopper_pearson", "threshold_at", "tpr_at_fpr"]
+
+Floats = NDArray[np.float64]
 
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
@@ -110,21 +112,47 @@ def tpr_at_fpr(
         David and Nagaraja, "Order Statistics", 2003, section 2.1.
     """
     check_confidence(confidence)
-    if not 0.0 < fpr < 1.0:
-        raise ArgumentError("fpr", fpr, "a rate strictly between 0 and 1, such as 0.01")
+    checked_rate(fpr)
     members = checked_scores("member scores", member_scores)
     non_members = checked_scores("non-member scores", non_member_scores)
     size = non_members.size
-    allowed = min(int(np.floor(fpr * size * (1.0 + 1e-12))), size - 1)
-    if allowed < 1:
-        raise SampleTooSmallError(
-            f"{size:,} non-members cannot show a false positive rate of {fpr:g}; at least {int(np.ceil(1 / fpr)):,} "
-            f"can. Give more non-members, or ask for a rate of {1 / size:.2g} or more."
-        )
-    threshold = float(np.partition(non_members, size - 1 - allowed)[size - 1 - allowed])
+    threshold, allowed = threshold_at(non_members, fpr)
     above = int(np.count_nonzero(non_members > threshold))
     tail = (1.0 - confidence) / 2.0
     high = float(beta.ppf(1.0 - tail, allowed + 1, size - allowed))
     realised = Estimate(above / size, clopper_pearson(above, size, confidence).low, high, confidence, size)
     tpr = clopper_pearson(int(np.count_nonzero(members > threshold)), members.size, confidence)
     return RateAtRate(fpr, tpr, realised, threshold, coarse=allowed < 10, reached=above > 0)
+
+
+def checked_rate(fpr: float) -> float:
+    """Return ``fpr`` if it is a false positive rate that can be asked for.
+
+    Raises:
+        ArgumentError: if it does not lie strictly between 0 and 1.
+    """
+    if not 0.0 < fpr < 1.0:
+        raise ArgumentError("fpr", fpr, "a rate strictly between 0 and 1, such as 0.01")
+    return float(fpr)
+
+
+def allowed_above(fpr: float, size: int) -> int:
+    """Return k = floor(fpr N): how many of ``size`` non-members may lie above the threshold; 1/3 of 3 is 1.
+
+    Raises:
+        SampleTooSmallError: if it is none, so that the rate cannot be measured with so few.
+    """
+    allowed = min(int(np.floor(fpr * size * (1.0 + 1e-12))), size - 1)
+    if allowed < 1:
+        raise SampleTooSmallError(
+            f"{size:,} non-members cannot show a false positive rate of {fpr:g}; at least {int(np.ceil(1 / fpr)):,} "
+            f"can. Give more non-members, or ask for a rate of {1 / size:.2g} or more."
+        )
+    return allowed
+
+
+def threshold_at(non_members: Floats, fpr: float) -> tuple[float, int]:
+    """The (k+1)-th largest of N non-member scores, and k = floor(fpr N); ``non_members`` is a vector without NaN."""
+    allowed = allowed_above(fpr, non_members.size)
+    place = non_members.size - 1 - allowed
+    return float(np.partition(non_members, place)[place]), allowed
