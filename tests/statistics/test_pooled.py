@@ -76,7 +76,7 @@ def test_resampled_areas_are_those_of_repeated_tables() -> None:
     ours = _areas(draw, _placements(scores, member), member)
     assert np.corrcoef(ours, exact)[0, 1] > 0.96
     assert ours.std() == pytest.approx(np.std(exact), rel=0.1)
-    assert ours.mean() == pytest.approx(np.mean(exact), abs=0.01)
+    assert ours.mean() == pytest.approx(np.mean(exact), abs=0.02)  # written out, a model drawn twice meets itself more
 
 
 def copies(experiment: int) -> tuple[Floats, Bools, float]:
