@@ -6,6 +6,7 @@ from privet.statistics.intervals import RateAtRate, clopper_pearson, tpr_at_fpr
 from privet.statistics.one_run import OneRunBound, default_guesses, one_run_epsilon, one_run_p_value
 from privet.statistics.pooled import pooled_auc, pooled_tpr_at_fpr
 from privet.statistics.roc import RocCurve, roc_curve
+from privet.statistics.sample_size import power_to_find, records_needed, smallest_fpr
 
 __all__ = [
     "Estimate",
@@ -19,6 +20,9 @@ __all__ = [
     "one_run_p_value",
     "pooled_auc",
     "pooled_tpr_at_fpr",
+    "power_to_find",
+    "records_needed",
     "roc_curve",
+    "smallest_fpr",
     "tpr_at_fpr",
 ]
