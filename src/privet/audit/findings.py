@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from privet.statistics import Estimate, RateAtRate
 
-__all__ = ["BlindCheck", "NullControl", "PlantedControl", "Procedure"]
+__all__ = ["BlindCheck", "ExchangeControl", "NullControl", "PlantedControl", "Procedure"]
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,42 @@ class BlindCheck:
 
 @dataclass(frozen=True)
 class NullControl:
-    """Every attack once more, with membership shuffled: nothing is left to find.
+    """Every attack once more, in full, with membership shuffled: nothing is left to find.
 
     Attributes:
         confidence: with which all attacks together find nothing, if the audit is right.
-        found: the attacks that found something nevertheless.
+        found: the attacks that found something nevertheless; the audit cannot be read if there is one.
+        runs: how often membership was shuffled once more, and the same test as the audit's own made on the headline's
+            scores and on two tied values of them.
+        alarms: in how many of these runs the test found something.
+        alarms_allowed: more alarms than this come from a wrong test: a right one has more once in 1,000 audits at most.
     """
 
     confidence: float
     found: tuple[str, ...]
+    runs: int
+    alarms: int
+    alarms_allowed: int
+
+    @property
+    def broken(self) -> bool:
+        """Whether something was found where nothing is."""
+        return bool(self.found) or self.alarms > self.alarms_allowed
+
+
+@dataclass(frozen=True)
+class ExchangeControl:
+    """Shadow models trained on a record and those that were not, exchanged: what an attack must do then is known.
+
+    A likelihood ratio changes its sign, a mean over both kinds stays as it is, and what is fitted to one kind alone
+    does not move with the other. An attack that fits one kind to answers of the other breaks this, however well it
+    does.
+
+    Attributes:
+        broken: the attacks that do; the audit cannot be read if there is one.
+    """
+
+    broken: tuple[str, ...]
 
 
 @dataclass(frozen=True)

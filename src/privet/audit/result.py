@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privet.audit.findings import BlindCheck, NullControl, PlantedControl, Procedure
+from privet.audit.findings import BlindCheck, ExchangeControl, NullControl, PlantedControl, Procedure
 from privet.audit.verdict import Verdict
 from privet.errors import ArgumentError, SampleTooSmallError
 from privet.output_form import OutputForm
@@ -70,6 +70,7 @@ class AuditResult:
         tests: over how many intervals that is corrected.
         null: the control with nothing to find.
         planted: the control with a leak to find.
+        exchange: the control that shadow models trained on a record are kept apart from others; None without them.
         blind: the check of the two sets; None where only scores were given.
         claim: the claimed (epsilon, delta) beside what canaries prove; None without canaries.
         claimed: the claimed (epsilon, delta), tested or not.
@@ -95,6 +96,7 @@ class AuditResult:
     tests: int
     null: NullControl
     planted: PlantedControl
+    exchange: ExchangeControl | None = None
     blind: BlindCheck | None = None
     claim: ClaimAudit | None = None
     claimed: tuple[float, float] | None = None

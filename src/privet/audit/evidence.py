@@ -1,0 +1,97 @@
+"""What an audit gathers: whether the two sets can be told apart, what the target says, what shadow models say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from privet.attacks.membership import Pool
+from privet.attacks.membership.blind import blind
+from privet.attacks.membership.fleet import Fleet
+from privet.attacks.membership.learned import Method
+from privet.audit.findings import BlindCheck
+from privet.audit.growth import Growth, grown
+from privet.audit.runs import Run, model_runs, shadow_runs
+from privet.audit.subject import Subject
+from privet.audit.terms import Terms
+from privet.audit.watch import Watch
+from privet.audit.world import World
+from privet.statistics import auc_interval
+
+__all__ = ["BLIND_LIMIT", "Evidence", "blind_check", "gathered"]
+
+BLIND_LIMIT = 0.52
+"""The lower end of the blind classifier's area may not lie above this."""
+
+_BLIND_CONFIDENCE = 0.99
+_CONTROLS = 1.5  # times what the learned attacks took is kept for running them once more
+_KEPT = 1.0  # second for everything else
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that is known before anything is judged.
+
+    Attributes:
+        blind: the check of the two sets.
+        world: what the attacks saw.
+        runs: what each of them brought, by name.
+        growth: the shadow models; None without.
+    """
+
+    blind: BlindCheck
+    world: World
+    runs: Mapping[str, Run]
+    growth: Growth | None
+
+    @property
+    def shadows(self) -> int:
+        """How many shadow models are evaluated."""
+        return 0 if self.world.shadows is None else len(self.world.shadows.blocks)
+
+
+def gathered(
+    subject: Subject,
+    fleet: Fleet | None,
+    methods: Sequence[Method],
+    terms: Terms,
+    *,
+    ends: float | None,
+    watch: Watch,
+) -> Evidence:
+    """Ask, train and attack, cheapest first.
+
+    Args:
+        subject: the target and the records.
+        fleet: trains shadow models; None for none.
+        methods: of the learned attacks.
+        terms: how the audit is to be done.
+        ends: when the audit is to end, on the clock of ``time.monotonic``; None: when it is done.
+        watch: is told what is being done.
+
+    Returns:
+        The evidence.
+    """
+    watch.say("comparing members and non-members")
+    check = blind_check(subject.pool, terms.seed)
+    watch.say("asking the target")
+    answers = subject.answers()
+    watch.say("attacks on the answers")
+    before = time.monotonic()
+    runs = model_runs(answers, methods, seed=terms.seed)
+    took = time.monotonic() - before
+    if fleet is None:
+        return Evidence(check, World(answers), runs, None)
+    deadline = None if ends is None else ends - _CONTROLS * took - _KEPT
+    growth = grown(fleet, subject.query, subject.form, terms, deadline=deadline, progress=watch.count)
+    watch.say("attacks with shadow models")
+    world = World(answers, growth.shadows)
+    return Evidence(check, world, {**runs, **shadow_runs(world)}, growth)
+
+
+def blind_check(pool: Pool, seed: int) -> BlindCheck:
+    """Whether a classifier that never sees the model tells members from non-members."""
+    scores = blind(pool, seed=seed)
+    auc = auc_interval(scores.members, scores.non_members, seed=seed, confidence=_BLIND_CONFIDENCE)
+    return BlindCheck(auc, BLIND_LIMIT, auc.low > BLIND_LIMIT)

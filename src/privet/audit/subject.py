@@ -1,0 +1,181 @@
+"""What is audited: the target as it is served, and the records, all checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privet.attacks.membership import Answers, Pool, answers_of
+from privet.attacks.membership.fleet.signal_row import answering
+from privet.attacks.target import Target
+from privet.audit.limits import check_counts, check_whole
+from privet.errors import ArgumentError, DataError
+from privet.output_form import OutputForm
+
+__all__ = ["Defended", "Subject", "records_in", "subject_of"]
+
+_FEWEST = 20
+_PROBED = 64  # records that are asked to see how the target answers
+
+
+@runtime_checkable
+class Defended(Protocol):
+    """A defense as an audit sees it: an output defense of privet, or anything of the same shape."""
+
+    @property
+    def output_form(self) -> OutputForm:
+        """What is let out."""
+
+    def origin_network(self) -> nn.Module:
+        """The network that is defended."""
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """What is let out about each input."""
+
+    def around(self, network: nn.Module) -> Callable[[Tensor], Any]:
+        """The same defense around another network."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The target as it is served, and the records it is asked about.
+
+    Attributes:
+        pool: the records, members first.
+        query: maps inputs to answers.
+        form: what the answers hold.
+        defend: puts the same defense around another network; None without a defense.
+        defense: its name, or "".
+        batch_size: records a query.
+    """
+
+    pool: Pool
+    query: Callable[[Tensor], Any]
+    form: OutputForm
+    defend: Callable[[nn.Module], Callable[[Tensor], Any]] | None
+    defense: str
+    batch_size: int
+
+    def answers(self) -> Answers:
+        """What the target says about every record."""
+        with answering(self.query) as ask:
+            return answers_of(Target(ask, self.pool.classes, self.form, self.batch_size), self.pool)
+
+
+def subject_of(
+    model: Any,
+    members: Any,
+    non_members: Any,
+    *,
+    defense: Any,
+    classes: int | None,
+    form: OutputForm | None,
+    batch_size: int,
+) -> Subject:
+    """Check target and records, and find out what was not told: how many classes, logits or probabilities.
+
+    Args:
+        model: a module, or anything that maps inputs (N, ...) to logits, probabilities or labels.
+        members: a pair (inputs, labels), or an object that has both.
+        non_members: the same.
+        defense: what serves the model; None for the model as it is.
+        classes: how many; None: as many as the target answers.
+        form: what the target lets out; None: what its answers look like, or the defense says.
+        batch_size: records a query.
+
+    Raises:
+        ArgumentError: an argument is not as above, or they contradict one another.
+        DataError: records cannot be used as they are.
+        SampleTooSmallError: there are fewer than 20 of either.
+    """
+    if not callable(model):
+        raise ArgumentError("model", model, "a module, or a function from inputs to logits, probabilities or labels")
+    check_whole("batch_size", batch_size, 1)
+    ours, theirs = records_in("members", members), records_in("non_members", non_members)
+    query, told, defend, name = _served(model, defense, form)
+    if len(ours[0]) == 0 or len(theirs[0]) == 0:
+        raise DataError("members or non-members are empty; give at least 20 of each.")
+    probed = _probe(query, ours[0][:_PROBED])
+    if told is None:
+        told = _form_of(probed)
+    if classes is None:
+        classes = _classes_of(model, probed, told, ours, theirs)
+    pool = Pool.of(ours, theirs, classes)
+    check_counts(pool.members, pool.size - pool.members, least=_FEWEST)
+    Target(query, classes, told, batch_size)  # a form that does not fit the classes is refused here
+    return Subject(pool, query, told, defend, name, batch_size)
+
+
+def records_in(name: str, given: Any) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of a pair, or of an object that has both; arrays become tensors.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    if hasattr(given, "inputs") and hasattr(given, "labels"):
+        given = (given.inputs, given.labels)
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise ArgumentError(name, type(given).__name__, "a pair (inputs, labels), or an object with both")
+    inputs, labels = (torch.from_numpy(np.asarray(part)) if isinstance(part, np.ndarray) else part for part in given)
+    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor) or inputs.ndim == 0 or labels.ndim == 0:
+        raise ArgumentError(name, f"{type(given[0]).__name__} and {type(given[1]).__name__}", "two tensors or arrays")
+    return inputs, labels
+
+
+def _served(
+    model: Callable[[Tensor], Any], defense: Any, form: Any
+) -> tuple[Callable[[Tensor], Any], OutputForm | None, Callable[[nn.Module], Callable[[Tensor], Any]] | None, str]:
+    """What answers, its form where it is known, and the defense to put around shadow models."""
+    if defense is None and isinstance(model, Defended):
+        defense = model
+    if defense is None:
+        if form is not None and not isinstance(form, OutputForm):
+            raise ArgumentError("form", form, "an OutputForm, or None to see by the answers")
+        return model, form, None, ""
+    if not isinstance(defense, Defended):
+        raise ArgumentError("defense", defense, "an output defense, as in outputs.Rounding(model, decimals=1)")
+    if defense is not model and defense.origin_network() is not model:
+        raise ArgumentError("defense", type(defense).__name__, "the defense that serves this very model")
+    if form is not None and form != defense.output_form:
+        raise ArgumentError("form", form, "None beside a defense, which tells its own")
+    return defense, defense.output_form, defense.around, type(defense).__name__
+
+
+def _probe(query: Callable[[Tensor], Any], inputs: Tensor) -> Any:
+    with torch.no_grad(), answering(query) as ask:
+        return ask(inputs)
+
+
+def _form_of(answer: Any) -> OutputForm:
+    """Labels, probabilities or logits, by what a few answers look like."""
+    if not isinstance(answer, Tensor):
+        raise ArgumentError(
+            "model", f"a model that answers a {type(answer).__name__}", "one that answers a tensor", "Or give form=."
+        )
+    if answer.ndim == 1 and not answer.is_floating_point():
+        return OutputForm(labels_only=True)
+    if answer.ndim == 2 and answer.is_floating_point() and len(answer) > 1:
+        sums = answer.double().sum(1)
+        if bool((answer >= 0.0).all()) and bool(((sums - 1.0).abs() < 0.01).all()):
+            return OutputForm(probabilities=True)
+    return OutputForm()
+
+
+def _classes_of(
+    model: Any, probed: Any, form: OutputForm, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]
+) -> int:
+    """As many as there are scores; behind top-k or labels, as many as the network within answers."""
+    answer = probed
+    if form.labels_only or form.k is not None:
+        inside = model.origin_network() if isinstance(model, Defended) else model
+        answer = _probe(inside, ours[0][:1]) if isinstance(inside, nn.Module) else None
+    if isinstance(answer, Tensor) and answer.ndim == 2 and answer.is_floating_point():
+        return int(answer.shape[1])
+    if form.labels_only and all(not labels.is_floating_point() for _, labels in (ours, theirs)):
+        return max(2, 1 + max(int(labels.max()) for _, labels in (ours, theirs)))
+    raise ArgumentError("classes", None, "the number of classes, which the answers do not tell")
