@@ -5,6 +5,7 @@ from __future__ import annotations
 from privet.attacks.membership.fleet.executors import Executor, Serial
 from privet.attacks.membership.fleet.fleet import Fleet, Shadows
 from privet.attacks.membership.fleet.inclusion import block_size, inclusion
+from privet.attacks.membership.fleet.processes import Processes
 from privet.attacks.membership.fleet.queries import ONE_QUERY, Queries, Query, noisy, shifts_and_flips
 from privet.attacks.membership.fleet.shadow import ShadowJob, TrainFn, TrainsMany
 from privet.attacks.membership.fleet.signal_row import signal_row
@@ -13,6 +14,7 @@ __all__ = [
     "ONE_QUERY",
     "Executor",
     "Fleet",
+    "Processes",
     "Queries",
     "Query",
     "Serial",

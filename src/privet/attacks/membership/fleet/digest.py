@@ -11,6 +11,7 @@ It does not see what training reads by itself: files, the environment, the netwo
 from __future__ import annotations
 
 import builtins
+import copyreg
 import dis
 import enum
 import functools
@@ -152,19 +153,16 @@ class _Walk:
             yield self.of(value)
 
     def _function(self, value: Any) -> Iterator[bytes | str]:
+        _refuse_unseen(value)
         if isinstance(value, functools.partial):
             return self._all("partial", (value.func, value.args, value.keywords))
         if isinstance(value, types.MethodType):
             return self._all("method", (value.__func__, value.__self__))
         if isinstance(value, types.BuiltinFunctionType):
-            if value in _UNSEEN:
-                raise _NoDigestError(f"{value.__name__}, behind which anything may stand")
             owner = value.__self__
             if owner is None or isinstance(owner, types.ModuleType | type):
                 return iter(("builtin", value.__qualname__, _release(value.__module__ or "builtins")))
             return self._all("builtin method " + value.__name__, (owner,))
-        if value in _UNSEEN:
-            raise _NoDigestError(f"{value.__name__}, behind which anything may stand")
         if _is_installed(value.__module__):
             # A closure of an installed function is the user's: a decorated function, say.
             cells = tuple(_cell(cell) for cell in value.__closure__ or ())
@@ -202,6 +200,8 @@ class _Walk:
         """A module that is the user's own: its text, and the present values of what is asked of it."""
         name = module.__name__
         if _is_installed(name):
+            for attribute in attributes & vars(module).keys():
+                _refuse_unseen(vars(module)[attribute])
             yield f"installed module {name} {_release(name)}"
             return
         yield "module"
@@ -234,7 +234,8 @@ class _Walk:
         yield "object"
         yield self.of(type(value))
         try:
-            made_of = value.__reduce_ex__(4)
+            registered = copyreg.dispatch_table.get(type(value))
+            made_of = value.__reduce_ex__(4) if registered is None else registered(value)
         except Exception as error:
             raise _NoDigestError(f"a {type(value).__qualname__}, whose content cannot be read") from error
         if isinstance(made_of, str):
@@ -246,6 +247,11 @@ class _Walk:
         yield self.of(state)
         yield self.of(None if items is None else list(items))
         yield self.of(None if pairs is None else [tuple(pair) for pair in pairs])
+
+
+def _refuse_unseen(value: Any) -> None:
+    if any(value is one for one in _UNSEEN):
+        raise _NoDigestError(f"{value.__name__}, behind which anything may stand")
 
 
 def _joined(*parts: bytes | str) -> bytes:
@@ -298,8 +304,8 @@ def _named(code: types.CodeType, scope: dict[str, Any]) -> Iterator[tuple[str, A
             seen.add(name)
             if name in scope:
                 yield name, scope[name]
-            elif (builtin := getattr(builtins, name, None)) in _UNSEEN:
-                yield name, builtin
+            else:
+                _refuse_unseen(getattr(builtins, name, None))
         elif instruction.opname == "IMPORT_NAME":
             yield name, _imported(name, before[0], scope)
         before = [before[1], instruction.argval]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from privet.attacks.membership.fleet.clock import Clock
 from privet.attacks.membership.fleet.digest import digest
 from privet.attacks.membership.fleet.executors import Executor, Serial
 from privet.attacks.membership.fleet.inclusion import block_size, check_whole, inclusion, shadow_seed
+from privet.attacks.membership.fleet.processes import Processes, refusal
 from privet.attacks.membership.fleet.queries import ONE_QUERY, Queries
 from privet.attacks.membership.fleet.shadow import (
     Question,
@@ -237,9 +239,9 @@ class Fleet:
         if self._executor is None and isinstance(train_fn, TrainsMany) and getattr(train_fn, "stackable", True):
             self._how = f"up to {_TOGETHER} at once, in this process"
             return self._together(train_fn, jobs)
-        executor = self._executor or Serial()
-        self._how = repr(executor)
-        return executor.run(jobs, TrainAndAsk(train_fn, self._question))
+        work = TrainAndAsk(train_fn, self._question)
+        executor, self._how = (self._executor, repr(self._executor)) if self._executor else _executor_for(work)
+        return executor.run(jobs, work)
 
     def _together(self, train_fn: TrainsMany, jobs: Iterator[ShadowJob]) -> Iterator[_Row]:
         """Blocks of shadows at once, those with as many records together."""
@@ -304,6 +306,17 @@ def _check(*, train_fn: Any, pool: Any, defend: Any, executor: Any, version: Any
         raise ArgumentError("executor", executor, "Serial(), Processes(), another Executor, or None")
     if not isinstance(version, str):
         raise ArgumentError("version", version, "a text")
+
+
+def _executor_for(work: TrainAndAsk) -> tuple[Executor, str]:
+    """Where to train what says nothing about it, and why there."""
+    if joblib.cpu_count() == 1:
+        return Serial(), "one after the other: there is one core"
+    if torch.cuda.is_available():
+        return Serial(), "one after the other: there is a GPU, which they would share"
+    if (why := refusal(work)) is not None:
+        return Serial(), f"one after the other: {why}"
+    return Processes(), f"{joblib.cpu_count()} processes, one thread each"
 
 
 def _folder(store: Any) -> Path:
