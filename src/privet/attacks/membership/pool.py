@@ -135,9 +135,9 @@ def _check_set(name: str, inputs: Tensor, labels: Tensor, classes: int) -> None:
         raise LabelError(f"{name}: label {first} is {int(labels[first])}; give integers in 0 ... {classes - 1}.")
     if inputs.is_complex():
         raise DataError(f"{name}: inputs are {inputs.dtype}; give real numbers.")
-    if inputs.is_floating_point():
+    if inputs.is_floating_point() and (values := inputs[0].numel()):
         for start in range(0, len(inputs), _ROWS_AT_ONCE):
-            finite = torch.isfinite(inputs[start : start + _ROWS_AT_ONCE]).flatten(1).all(1)
+            finite = torch.isfinite(inputs[start : start + _ROWS_AT_ONCE].reshape(-1, values)).all(1)
             if not bool(finite.all()):
                 row = start + int(torch.nonzero(~finite)[0])
                 raise DataError(f"{name}: input {row} holds NaN or infinity; leave such records out.")
@@ -158,7 +158,7 @@ def _digests(inputs: Tensor) -> list[bytes]:
     found: list[bytes] = []
     for start in range(0, len(inputs), _ROWS_AT_ONCE):
         rows = inputs[start : start + _ROWS_AT_ONCE].detach().cpu()
-        rows = rows.reshape(len(rows), -1)
+        rows = rows.reshape(len(rows), rows[0].numel())
         if rows.is_floating_point():
             rows = rows + 0.0  # -0.0 equals 0.0, and is to have its bytes
         found.extend(blake2b(row, digest_size=16).digest() for row in rows.contiguous().view(torch.uint8).numpy())
