@@ -8,17 +8,16 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from privet.errors import ArgumentError
 from privet.statistics import RocCurve
+
+if TYPE_CHECKING:  # matplotlib is loaded by whoever draws, not by whoever writes numbers
+    from matplotlib.figure import Figure
 
 __all__ = ["Curve", "Line", "line_figure", "picture", "roc_figure"]
 
@@ -72,7 +71,7 @@ def line_figure(lines: Sequence[Line], x_label: str, y_label: str) -> str:
         for line, colour, dashes in zip(lines, _SERIES, _DASHES, strict=False):
             axes.plot(line.xs, line.ys, color=colour, linewidth=2, linestyle=dashes, label=line.name)
         axes.set(xlim=(0.0, None), ylim=(0.0, None))
-        return _drawn(figure, axes)
+        return _drawn(figure, axes, "upper left")
 
 
 def roc_figure(curves: Sequence[Curve], smallest: float) -> str:
@@ -91,6 +90,8 @@ def roc_figure(curves: Sequence[Curve], smallest: float) -> str:
     Raises:
         ArgumentError: if there are no curves or more than six, or ``smallest`` is out of range.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     _check_series("curves", [curve.name for curve in curves])
     if not 0.0 < smallest < 1.0:
         raise ArgumentError("smallest", smallest, "a rate strictly between 0 and 1")
@@ -106,7 +107,7 @@ def roc_figure(curves: Sequence[Curve], smallest: float) -> str:
             axis.set_major_locator(LogLocator(10))
             axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}%"))
             axis.set_minor_formatter(NullFormatter())
-        return _drawn(figure, axes)
+        return _drawn(figure, axes, "lower right")  # no curve worth drawing runs below the coin
 
 
 def _check_series(name: str, names: list[str]) -> None:
@@ -115,10 +116,15 @@ def _check_series(name: str, names: list[str]) -> None:
 
 
 def _style() -> AbstractContextManager[None]:
+    from matplotlib import rc_context
+
     return rc_context({"svg.fonttype": "none", "svg.hashsalt": "privet", "font.size": 11, "font.family": "sans-serif"})
 
 
 def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.2, 4.6), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
@@ -132,8 +138,8 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _drawn(figure: Figure, axes: Any) -> str:
-    axes.legend(frameon=False, labelcolor=_INK, loc="upper left", handlelength=2.6, fontsize=10)
+def _drawn(figure: Figure, axes: Any, legend: str) -> str:
+    axes.legend(frameon=False, labelcolor=_INK, loc=legend, handlelength=2.6, fontsize=10)
     text = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(text, format="svg", transparent=True, metadata=metadata)

@@ -6,9 +6,27 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from privet.errors import ArgumentError
+from privet.report.numbers import Written, write_estimate
 from privet.statistics import Estimate
 
-__all__ = ["Card", "Cell", "Figure", "Gallery", "Note", "Page", "Picture", "Section", "Table", "Text"]
+__all__ = [
+    "Banner",
+    "Card",
+    "Cell",
+    "Check",
+    "Checks",
+    "Figure",
+    "Gallery",
+    "Note",
+    "Page",
+    "Picture",
+    "Section",
+    "Table",
+    "Text",
+]
+
+TONES = ("plain", "leak", "limit")
+"""How a banner or a mark looks: neutral, what gives data away, what limits the finding."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +38,50 @@ class Cell:
         scale: the two ends of the scale.
         chance: where a guess without information would stand, marked by a line.
         percent: True to write shares as percentages.
+        remark: what belongs to the estimate, on a line of its own under it.
     """
 
     estimate: Estimate
     scale: tuple[float, float] = (0.0, 1.0)
     chance: float | None = None
     percent: bool = False
+    remark: str = ""
 
     def position(self, value: float) -> float:
         """Where a value stands on the scale, in percent of its length, held within it."""
         low, high = self.scale
         return round(100.0 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
 
-    def written(self, value: float) -> str:
-        """A value as the reader sees it."""
-        return f"{100 * value:.1f}%" if self.percent else f"{value:.3f}"
+    @property
+    def stands_out(self) -> bool:
+        """Whether the whole interval lies above chance; only then is it drawn in the colour of a leak."""
+        return self.chance is not None and self.estimate.low > self.chance
+
+    @property
+    def written(self) -> Written:
+        """The estimate as the reader sees it."""
+        return write_estimate(self.estimate, percent=self.percent, chance=self.chance)
+
+
+@dataclass(frozen=True)
+class Banner:
+    """The verdict of a page: a word to remember, and beside the finding what it does not mean.
+
+    Attributes:
+        subject: what was judged.
+        word: the verdict in a word or two.
+        tone: one of :data:`TONES`.
+        caveat: what the verdict does not mean; stands after these words: "It does not mean".
+    """
+
+    subject: str
+    word: str
+    tone: str
+    caveat: str
+
+    def __post_init__(self) -> None:
+        if self.tone not in TONES:
+            raise ArgumentError("tone", self.tone, f"one of {TONES}")
 
 
 @dataclass(frozen=True)
@@ -44,12 +91,18 @@ class Card:
     Attributes:
         value: the figure as written.
         label: what it is.
-        tone: "plain", or "leak" for what gives data away.
+        tone: one of :data:`TONES`.
+        interval: the interval of the figure as written; "" for a figure that is exact.
     """
 
     value: str
     label: str
     tone: str = "plain"
+    interval: str = ""
+
+    def __post_init__(self) -> None:
+        if self.tone not in TONES:
+            raise ArgumentError("tone", self.tone, f"one of {TONES}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +169,36 @@ class Gallery:
     pictures: tuple[Picture, ...]
 
 
-Block = Text | Note | Table | Figure | Gallery
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        mark: the outcome in a word or two.
+        tone: of the mark, one of :data:`TONES`.
+        title: what was checked.
+        body: how, and what came of it.
+    """
+
+    mark: str
+    tone: str
+    title: str
+    body: str
+
+    def __post_init__(self) -> None:
+        if self.tone not in TONES:
+            raise ArgumentError("tone", self.tone, f"one of {TONES}")
+
+
+@dataclass(frozen=True)
+class Checks:
+    """A list of checks, each with a mark that can be read without colour."""
+
+    kind: ClassVar[str] = "checks"
+    items: tuple[Check, ...]
+
+
+Block = Text | Note | Table | Figure | Gallery | Checks
 
 
 @dataclass(frozen=True)
@@ -137,6 +219,7 @@ class Page:
         cards: the figures to remember.
         sections: in reading order.
         provenance: (name, value) pairs: what the figures were made from and how to make them again.
+        banner: the verdict, above the title, and what it does not mean, under the lead; None: a page without a verdict.
     """
 
     title: str
@@ -144,3 +227,4 @@ class Page:
     cards: tuple[Card, ...] = ()
     sections: tuple[Section, ...] = ()
     provenance: tuple[tuple[str, str], ...] = field(default=())
+    banner: Banner | None = None
