@@ -4,6 +4,7 @@ from privet.statistics.area import auc_interval
 from privet.statistics.estimate import Estimate
 from privet.statistics.intervals import RateAtRate, clopper_pearson, tpr_at_fpr
 from privet.statistics.one_run import OneRunBound, default_guesses, one_run_epsilon, one_run_p_value
+from privet.statistics.paired import tpr_ratio
 from privet.statistics.pooled import pooled_auc, pooled_tpr_at_fpr
 from privet.statistics.roc import RocCurve, roc_curve
 from privet.statistics.sample_size import power_to_find, records_needed, smallest_fpr
@@ -25,4 +26,5 @@ __all__ = [
     "roc_curve",
     "smallest_fpr",
     "tpr_at_fpr",
+    "tpr_ratio",
 ]
