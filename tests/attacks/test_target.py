@@ -33,6 +33,13 @@ def test_batches_do_not_change_the_answer() -> None:
     assert torch.equal(Target(logits, 4, batch_size=1).ask(INPUTS), Target(logits, 4).ask(INPUTS))
 
 
+def test_arrays_are_answers_too() -> None:
+    array = Target(lambda x: logits(x).numpy()[::-1][::-1], 4).ask(INPUTS)  # ONNX runtimes answer arrays
+    assert torch.equal(array, Target(logits, 4).ask(INPUTS))
+    labels = Target(lambda x: logits(x).argmax(-1).numpy(), 4, OutputForm(labels_only=True)).ask(INPUTS)
+    assert labels.argmax(1).tolist() == [0, 2, 1]
+
+
 def test_top_k_keeps_what_is_shown_and_bounds_what_is_not() -> None:
     probabilities = torch.softmax(LOGITS.double(), -1)
     answer = torch.topk(probabilities, 2)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,8 @@ class Target:
 
     Attributes:
         query: maps inputs (N, ...) to an answer for each: scores (N, C), labels (N,), or a named tuple of the k largest
-            ``values`` and their ``indices``, each (N, k). It must not depend on the other inputs of the batch.
+            ``values`` and their ``indices``, each (N, k). Scores and labels may be arrays of numpy. An answer must not
+            depend on the other inputs of the batch.
         classes: the number of classes C >= 2, which the attacker is taken to know.
         form: what is let out of the network's output, and whether it is probabilities; empty for all of its logits. A
             defense tells its own: ``defended.output_form``.
@@ -67,7 +69,10 @@ class Target:
         with torch.no_grad():
             for start in range(0, inputs.shape[0], self.batch_size):
                 batch = inputs[start : start + self.batch_size]
-                rows.append(self._log_probabilities(self.query(batch), batch.shape[0]).cpu())
+                answer = self.query(batch)
+                if isinstance(answer, np.ndarray):
+                    answer = torch.from_numpy(np.ascontiguousarray(answer))
+                rows.append(self._log_probabilities(answer, batch.shape[0]).cpu())
         return torch.cat(rows)
 
     def _log_probabilities(self, answer: Any, size: int) -> Tensor:

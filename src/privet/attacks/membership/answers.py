@@ -28,6 +28,7 @@ class Answers:
         labels: the records' own labels (P,).
         members: how many were trained on, M; records 0 ... M - 1 are members.
         form: what the target lets out.
+        copies: records of the same number have the same input (P,); None: all differ.
 
     Raises:
         DataError: if the shapes do not fit each other, or a log-probability is no finite number.
@@ -42,6 +43,7 @@ class Answers:
     labels: NDArray[np.int64]  # (P,)
     members: int
     form: OutputForm = _EVERYTHING
+    copies: NDArray[np.intp] | None = None  # (P,)
 
     def __post_init__(self) -> None:
         shape = self.log_probabilities.shape
@@ -126,4 +128,4 @@ def answers_of(target: Target, pool: Pool) -> Answers:
     """
     if target.classes != pool.classes:
         raise ArgumentError("target", f"of {target.classes} classes", f"one of {pool.classes} classes, as the pool has")
-    return Answers(target.ask(pool.inputs).numpy(), pool.labels.numpy(), pool.members, target.form)
+    return Answers(target.ask(pool.inputs).numpy(), pool.labels.numpy(), pool.members, target.form, pool.copies)

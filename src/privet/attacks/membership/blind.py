@@ -73,7 +73,7 @@ def blind(pool: Pool, *, seed: int, is_member: NDArray[np.bool_] | None = None) 
     members = pool.is_member if is_member is None else np.asarray(is_member)
     if members.shape != (pool.size,):
         raise DataError(f"is_member has shape {members.shape}; give ({pool.size},), one a record.")
-    parts = halves(members, seed=seed, most_held=_MOST_HELD)
+    parts = halves(members, seed=seed, copies=pool.copies, most_held=_MOST_HELD)
     training, held = _Records.of(pool, parts.training, seed), _Records.of(pool, parts.held, seed)
     truth = members[parts.training]
     weights = _weights(training, truth, seed)

@@ -54,14 +54,22 @@ class Halves:
         )
 
 
-def halves(is_member: NDArray[np.bool_], *, seed: int, most_held: int | None = None) -> Halves:
+def halves(
+    is_member: NDArray[np.bool_],
+    *,
+    seed: int,
+    copies: NDArray[np.intp] | None = None,
+    most_held: int | None = None,
+) -> Halves:
     """Cut members and non-members each in two at random: one half to learn from, one half to be judged by.
 
-    The half to learn from is then cut down to as many members as non-members, and to :data:`MOST` of each.
+    Copies of one record stay together: who has learned one would know the other. The half to learn from is then cut
+    down to as many members as non-members, and to :data:`MOST` of each.
 
     Args:
         is_member: who counts as a member (P,).
         seed: of the split, a whole number of at least 0.
+        copies: records of the same number are copies of each other (P,); None: there are none.
         most_held: so many held-out records a side at most; None: all.
 
     Returns:
@@ -70,7 +78,8 @@ def halves(is_member: NDArray[np.bool_], *, seed: int, most_held: int | None = N
     Raises:
         ArgumentError: if the seed is no whole number of at least 0.
         DataError: if ``is_member`` is no vector of truth values.
-        SampleTooSmallError: if there are fewer than :data:`LEAST` members or non-members.
+        SampleTooSmallError: if there are fewer than :data:`LEAST` members or non-members, or so many copies that a part
+            would have less than half of that.
 
     Example:
         >>> parts = halves(np.arange(100) < 60, seed=0)
@@ -87,11 +96,29 @@ def halves(is_member: NDArray[np.bool_], *, seed: int, most_held: int | None = N
             f"give at least {LEAST} of each."
         )
     generator = np.random.default_rng(seed)
-    shuffled = [generator.permutation(side) for side in sides]
-    size = min(MOST, *(len(side) // 2 for side in sides))
-    training = generator.permutation(np.concatenate([side[:size] for side in shuffled]))
-    held = [np.sort(side[len(side) // 2 :][:most_held]) for side in shuffled]
+    numbers = np.arange(len(is_member)) if copies is None else np.unique(copies, return_inverse=True)[1]
+    parts = [_cut(side, numbers, generator) for side in sides]
+    size = min(MOST, *(len(learned) for learned, _ in parts))
+    if min(size, *(len(held) for _, held in parts)) < LEAST // 2:
+        raise SampleTooSmallError(
+            "too many records are copies of one another to keep those an attack learns from apart from those it is "
+            "judged by; give more different records."
+        )
+    training = generator.permutation(np.concatenate([learned[:size] for learned, _ in parts]))
+    held = [np.sort(held[:most_held]) for _, held in parts]
     return Halves(training, held[0], held[1], is_member)
+
+
+def _cut(
+    side: NDArray[np.intp], copies: NDArray[np.intp], generator: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows of one side in two halves of random order, no number of ``copies`` in both."""
+    place = generator.permutation(int(copies.max()) + 1)[copies[side]]
+    ordered, place = side[np.argsort(place, kind="stable")], np.sort(place)
+    half = len(side) // 2
+    first, last = int(place.searchsorted(place[half])), int(place.searchsorted(place[half], side="right"))
+    middle = first if half - first <= last - half else last  # the nearer end of the copies that lie across
+    return ordered[:middle], ordered[middle:]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

@@ -69,9 +69,9 @@ def learned_attacks(
 ) -> tuple[LearnedAttack, ...]:
     """Train classifiers to tell members from non-members by the target's answers, and judge them on other records.
 
-    Members and non-members are each cut in two at random. Scaling, grid search (by the area under the ROC curve in
-    three-fold cross-validation) and training see the first half alone, cut down to as many members as non-members and
-    to 5,000 of each; every score is about a record of the second half.
+    Members and non-members are each cut in two at random, copies of one record kept together. Scaling, grid search (by
+    the area under the ROC curve in three-fold cross-validation) and training see the first half alone, cut down to as
+    many members as non-members and to 5,000 of each; every score is about a record of the second half.
 
     Args:
         answers: what the target said about the pool.
@@ -108,7 +108,7 @@ def learned_attacks(
     members = answers.is_member if is_member is None else np.asarray(is_member)
     if members.shape != answers.labels.shape:
         raise DataError(f"is_member has shape {members.shape}; give {answers.labels.shape}, one a record.")
-    parts = halves(members, seed=seed)
+    parts = halves(members, seed=seed, copies=answers.copies)
     features = features_of(answers)
     return tuple(
         _attack(name, grid, features, parts, seed=seed, workers=workers, confidence=confidence) for name, grid in chosen

@@ -112,6 +112,12 @@ class Pool:
         """Which records the target was trained on (P,)."""
         return np.arange(self.size) < self.members
 
+    @property
+    def copies(self) -> NDArray[np.intp]:
+        """A number for each record (P,), the same for those whose inputs are equal value by value."""
+        found: NDArray[np.intp] = np.unique(_digests(self.inputs), return_inverse=True)[1]
+        return found
+
 
 def _check_classes(classes: Any) -> None:
     if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
