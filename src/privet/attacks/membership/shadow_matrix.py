@@ -59,6 +59,11 @@ class ShadowMatrix:
         shadows, records, queries = self.signals.shape
         return shadows, records, queries
 
+    def without(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], Bools]:
+        """Signals and membership of all shadows but these."""
+        others = np.delete(np.arange(len(self.membership)), rows)
+        return self.signals[others], self.membership[others]
+
     def query(self, query: int) -> Floats:
         """The signals of one query (K, P) in float64."""
         return self.signals[:, :, query].astype(np.float64)
@@ -136,9 +141,16 @@ class Moments:
     def of(cls, values: Floats, chosen: Bools) -> Moments:
         """The moments over the chosen ones of (K, P), in two passes, so that large values cost no precision."""
         count = chosen.sum(0)
-        mean = np.where(chosen, values, 0.0).sum(0) / np.maximum(count, 1)
-        distance = np.where(chosen, values - mean, 0.0)
-        return cls(count, mean, np.einsum("kp,kp->p", distance, distance))
+        mean, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+        for row, which in zip(values, chosen, strict=True):  # a row at a time stays in the cache
+            mean += row * which
+        mean /= np.maximum(count, 1)
+        for row, which in zip(values, chosen, strict=True):
+            distance = row - mean
+            distance *= which
+            distance *= distance
+            squares += distance
+        return cls(count, mean, squares)
 
     def merged(self, other: Moments) -> Moments:
         """The moments of both together; only positive terms are added, so that nothing cancels."""
