@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def judged(
     return AttackResult(name, tier, scores, auc, rates, leaks, planted_found or leaks, required, details or {})
 
 
+@cache
 def attacks(shift: float, planted_found: bool = True) -> tuple[AttackResult, ...]:
     naive, found = shift / 3.0, planted_found
     return (
@@ -81,6 +83,7 @@ def columns() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return labels, {"class": labels, "source": source}
 
 
+@cache
 def leak(shift: float = 5.0) -> AuditResult:
     labels, groups = columns()
     pixels = np.random.default_rng(3).random((MEMBERS + NON_MEMBERS, 1, SIDE, SIDE))
@@ -111,6 +114,7 @@ def leak(shift: float = 5.0) -> AuditResult:
     )
 
 
+@cache
 def no_leak_found() -> AuditResult:
     return replace(
         leak(0.0),
@@ -122,6 +126,7 @@ def no_leak_found() -> AuditResult:
     )
 
 
+@cache
 def underpowered() -> AuditResult:
     return replace(
         leak(0.0),
@@ -135,6 +140,7 @@ def underpowered() -> AuditResult:
     )
 
 
+@cache
 def invalid() -> AuditResult:
     return replace(
         leak(),
@@ -144,6 +150,7 @@ def invalid() -> AuditResult:
     )
 
 
+@cache
 def claim_violated() -> AuditResult:
     bound = OneRunBound(4.127, guesses=80, correct=80, canaries=1_000, delta=1e-5, confidence=0.95, tests=1)
     claim = ClaimAudit((3.0, 1e-5), bound)
@@ -156,6 +163,7 @@ def claim_violated() -> AuditResult:
     )
 
 
+@cache
 def scores_only() -> AuditResult:
     """Few given scores: no labels, no shadow models, no blind check, only the largest rate."""
     generator = np.random.default_rng(11)

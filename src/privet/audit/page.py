@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from privet.audit.claimed import UNTESTED
 from privet.audit.result import RATES
 from privet.audit.verdict import Verdict
 from privet.audit.words import Control, attack_words, claim_control, controls, lets_out, percent, verdict_words
@@ -119,7 +120,7 @@ def _claim_card(result: AuditResult) -> Card:
 
 
 def _warnings(result: AuditResult) -> tuple[Section, ...]:
-    warnings = list(result.warnings)
+    warnings = [warning for warning in result.warnings if warning != UNTESTED]  # it has a section of its own
     if result.interrupted and not any("interrupt" in warning or "stopped" in warning for warning in warnings):
         warnings.insert(0, "The audit was stopped before its end; this page holds what was computed until then.")
     if not warnings:
@@ -216,9 +217,7 @@ def _learned(result: AuditResult) -> tuple[Block, ...]:
         return ()
     rows: list[tuple[str | Cell, ...]] = []
     for attack in learned:
-        found = (
-            Cell(attack.details[name], chance=None if name == "recall" else 0.5, percent=True) for name in measures
-        )
+        found = (Cell(attack.details[name], percent=True) for name in measures)
         rows.append((attack.name, *found, _parameters(attack.details.get("parameters", {}))))
     caption = (
         "Learned attackers at a threshold of one half, on held-out records, as many members as others, so that "

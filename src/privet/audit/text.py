@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from privet.audit.claimed import UNTESTED
 from privet.audit.result import RATES
 from privet.audit.words import claim_control, controls, percent, verdict_words
 from privet.report.numbers import Written, write_estimate
@@ -54,7 +55,7 @@ def summary(result: AuditResult) -> RenderableType:
     parts.extend(_groups(result.slices if result.columns else ()))
     if result.interrupted:
         parts.append(_line("stopped", "Before its end; this is what was computed until then."))
-    parts.extend(_line("warning", warning) for warning in result.warnings)
+    parts.extend(_line("warning", warning) for warning in result.warnings if warning != UNTESTED)
     return Group(*parts)
 
 
