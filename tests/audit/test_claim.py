@@ -55,6 +55,7 @@ def test_words_say_what_was_refuted_and_never_that_a_claim_holds() -> None:
     assert "80 of 80 guesses about 1,000 canaries were right" in refuted.words
     assert "refutes the claimed epsilon of 1." in refuted.words
     kept = audit_claim(coins(1), coins(0), (1.0, 1e-5))
+    assert "that shows no epsilon above 0 at delta 1e-05, at 95% confidence" in kept.words
     assert "is not refuted, which does not prove it" in kept.words
     for words in (refuted.words, kept.words):
         assert not any(word in words for word in ("private", "safe", "holds"))

@@ -36,9 +36,10 @@ class ClaimAudit:
         """What may be said, in two sentences."""
         epsilon, delta = self.claim
         low, percent = math.floor(self.bound.epsilon_low * 100.0) / 100.0, 100.0 * self.bound.confidence
+        shown = f"epsilon is at least {low:.2f}" if low > 0.0 else "that shows no epsilon above 0"
         found = (
             f"{self.bound.correct:,} of {self.bound.guesses:,} guesses about {self.bound.canaries:,} canaries were "
-            f"right: epsilon is at least {low:.2f} at delta {delta:g}, at {percent:.4g}% confidence."
+            f"right: {shown} at delta {delta:g}, at {percent:.4g}% confidence."
         )
         if self.violated:
             return f"{found} That refutes the claimed epsilon of {epsilon:g}."
