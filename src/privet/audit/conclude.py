@@ -55,11 +55,12 @@ def planted_control(
         non_members: N.
         confidence: of each interval.
     """
-    missed = tuple(one.name for one in attacks if one.required and not one.planted_found)
-    needed = min(records_needed(share + rate, rate, confidence) for rate in RATES) if missed else None
-    if needed is not None and needed <= min(members, non_members):
-        needed = None
-    return PlantedControl(share, count, missed, needed)
+    missing = [one for one in attacks if one.required and not one.planted_found]
+    needed = None
+    if any(rate.reached for one in missing for rate in one.rates.values()) or min(members, non_members) < 1 / max(RATES):
+        needed = min(records_needed(share + rate, rate, confidence) for rate in RATES)
+        needed = None if needed <= min(members, non_members) else needed
+    return PlantedControl(share, count, tuple(one.name for one in missing), needed)
 
 
 def conclude(

@@ -116,7 +116,7 @@ def audit_model(
         >>> inputs, labels = torch.randn(400, 5, generator=generator), torch.arange(400) % 2
         >>> def knows(asked):  # a model that is surer of the first 200 records
         ...     known = torch.cdist(asked, inputs[:200]).min(1).values < 1e-3
-        ...     return torch.stack([torch.zeros(len(asked)), 2.0 * known - 1.0], 1)
+        ...     return torch.stack([torch.zeros(len(asked)), 4.0 * known], 1)
         >>> result = audit_model(
         ...     knows, (inputs[:200], labels[:200]), (inputs[200:], labels[200:]), methods=(), progress=False
         ... )

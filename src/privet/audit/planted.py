@@ -30,7 +30,8 @@ def plant(world: World, rows: NDArray[np.intp], seed: int) -> World:
 
     Its answer about them, and that of every shadow model trained on them, puts nearly all probability on their label:
     more than about any record here, as far as the defense lets that be seen. Shadow models that were not trained on
-    them answer as they do about hard records: as about one of the tenth of which they are least sure.
+    them answer as they do about hard records: as about one of the tenth of which they are least sure. Answers of
+    different models about a record spread as they do about that one.
 
     Args:
         world: what the attacks see.
@@ -81,12 +82,13 @@ def _memorised_by_shadows(
     target[rows] = memorised[:, None]
     hard = _hard_records(shadows)
     generator = np.random.default_rng((seed, 4))
+    spread = answers.form.decimals is None and not answers.form.labels_only  # else "surest" is one value
     for row, signal in zip(rows, memorised, strict=True):
-        outside = np.flatnonzero(~shadows.membership[:, row])
-        hard_record = int(generator.choice(hard))
-        drawn = generator.choice(np.flatnonzero(~shadows.membership[:, hard_record]), len(outside))
-        signals[outside, row] = shadows.signals[drawn, hard_record]
-        signals[shadows.membership[:, row], row] = signal
+        trained, other = shadows.membership[:, row], int(generator.choice(hard))
+        theirs, trained_there = shadows.signals[:, other], shadows.membership[:, other]
+        signals[~trained, row] = generator.choice(theirs[~trained_there], int((~trained).sum()))
+        around = theirs[trained_there] - theirs[trained_there].mean(0)
+        signals[trained, row] = signal + spread * generator.choice(around, int(trained.sum()))
     return replace(shadows, signals=signals, target=target)
 
 

@@ -105,10 +105,11 @@ def shadow_scores(world: World) -> dict[str, NDArray[np.float64]]:
 def required_of(runs: Mapping[str, Run], form: OutputForm) -> frozenset[str]:
     """The attacks that must find a planted leak, or the audit is underpowered.
 
-    With shadow models these are all that use them, but for the offline one, which sees half of what they say; without,
-    the thresholds. The thresholds are needed with shadow models too, unless a defense coarsens the answer: what it
-    leaves to an attack that knows each record, one threshold for all of them need not see. Learned attacks are never
-    needed: they see half of the records.
+    These are LiRA or label-only where there are shadow models, and the thresholds, unless there are shadow models and a
+    defense coarsens the answer: what it leaves to an attack that knows each record, one threshold for all of them need
+    not see. Others may miss a record that was memorised outright and be right: learned attacks see half of the
+    records, offline LiRA half of the shadow models, and RMIA divides by a mean that half of the shadow models raise to
+    1/2, so that no such record gets more than twice what any other does.
 
     Args:
         runs: by name.
@@ -119,7 +120,7 @@ def required_of(runs: Mapping[str, Run], form: OutputForm) -> frozenset[str]:
     return frozenset(
         name
         for name, run in runs.items()
-        if (run.tier == 1 and name != OFFLINE_LIRA)
+        if name in (LIRA, LABEL_ONLY)
         or (run.tier == 0 and "parameters" not in run.details and (whole or not by_shadows))
     )
 
