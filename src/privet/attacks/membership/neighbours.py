@@ -57,6 +57,7 @@ def fit_among_neighbours(inside: Moments, outside: Moments) -> Fit:
 
 def groups_of(centre: Floats) -> NDArray[np.intp]:
     """Up to 20 groups by rank, of at least 50 records where there are so many; equal records are in one group."""
+    centre = centre.round(6)  # so that means of equal signals are equal in whatever order they were added
     groups = min(_GROUPS, max(len(centre) // _LEAST_RECORDS, 1))
     ordered = np.sort(centre)
     least = len(centre) / groups / 2.0
