@@ -27,10 +27,11 @@ def test_the_written_interval_holds_the_measured_one(ends: list[float], percent:
     assert read(written.low) <= read(written.value) <= read(written.high)
 
 
-@given(shares, st.floats(0.0, 1.0), st.booleans())
-def test_an_end_is_written_on_its_side_of_chance(ends: list[float], chance: float, percent: bool) -> None:
+@given(shares, st.sampled_from((0, 2)), st.floats(-0.01, 0.01), st.booleans())
+def test_an_end_is_written_on_its_side_of_chance(ends: list[float], near: int, by: float, percent: bool) -> None:
     low, value, high = ends
-    assume(all(abs(end - chance) > 1e-5 for end in (low, high)))
+    chance = ends[near] + by
+    assume(all(abs(end - chance) > 2e-6 for end in (low, high)))
     written = write_estimate(Estimate(value, low, high, 0.95, 9), percent=percent, chance=chance)
     factor = 100 if percent else 1
     assert (read(written.low) > Decimal(chance) * factor) == (low > chance)
