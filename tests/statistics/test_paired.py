@@ -36,6 +36,16 @@ def test_resampled_rates_are_those_of_the_drawn_records(tied: bool) -> None:
         assert rates == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(("confidence", "beyond"), [(0.95, 25), (0.9, 50)])
+def test_the_stated_share_of_resamples_lies_beyond_each_end(confidence: float, beyond: int) -> None:
+    first, second = attacks(0, 400, (2.0, 1.0))
+    ratio = tpr_ratio(first, second, 0.05, seed=3, confidence=confidence)
+    above, below = _resampled_rates(first, second, 20, 1_000, np.random.default_rng(3))
+    ratios = above / below
+    assert np.count_nonzero(ratios < ratio.low) <= beyond <= np.count_nonzero(ratios <= ratio.low) + 1
+    assert np.count_nonzero(ratios > ratio.high) <= beyond <= np.count_nonzero(ratios >= ratio.high) + 1
+
+
 def test_the_value_is_the_ratio_of_the_rates() -> None:
     first, second = attacks(0, 400, (2.0, 1.0))
     rates = [tpr_at_fpr(*attack, 0.05).tpr.value for attack in (first, second)]
