@@ -96,7 +96,10 @@ def halves(
             f"give at least {LEAST} of each."
         )
     generator = np.random.default_rng(seed)
-    numbers = np.arange(len(is_member)) if copies is None else np.unique(copies, return_inverse=True)[1]
+    numbers = np.arange(len(is_member))
+    if copies is not None:  # the first row of each: what a copy is called must not move the split
+        _, first, which = np.unique(copies, return_index=True, return_inverse=True)
+        numbers = first[which]
     parts = [_cut(side, numbers, generator) for side in sides]
     size = min(MOST, *(len(learned) for learned, _ in parts))
     if min(size, *(len(held) for _, held in parts)) < LEAST // 2:
@@ -112,8 +115,8 @@ def halves(
 def _cut(
     side: NDArray[np.intp], copies: NDArray[np.intp], generator: np.random.Generator
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows of one side in two halves of random order, no number of ``copies`` in both."""
-    place = generator.permutation(int(copies.max()) + 1)[copies[side]]
+    """The rows of one side in two halves of random order, no number of ``copies`` (P,) in both."""
+    place = generator.permutation(len(copies))[copies[side]]
     ordered, place = side[np.argsort(place, kind="stable")], np.sort(place)
     half = len(side) // 2
     first, last = int(place.searchsorted(place[half])), int(place.searchsorted(place[half], side="right"))

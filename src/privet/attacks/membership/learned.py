@@ -31,7 +31,7 @@ METHODS: tuple[Method, ...] = (
 
 _NAMES = tuple(name for name, _ in METHODS)
 _FOLDS = 3
-_ENOUGH = 300  # training records of which a tenth can be left aside to stop the MLP in time
+_ENOUGH = 2_000  # training records, from which on a tenth of them tells when to stop an MLP
 _LARGEST = 10  # of the sorted log-probabilities that are looked at: the rest of many classes is mostly noise
 _FAR = 50.0  # nats; what is further out tells no more, and would rule every mean and variance
 
@@ -228,5 +228,5 @@ def _classifier(name: str, records: int, seed: int) -> Any:
     if name == "logistic regression":
         return LogisticRegression(max_iter=1_000)
     if name == "mlp":
-        return MLPClassifier(early_stopping=records >= _ENOUGH, random_state=state)
+        return MLPClassifier(alpha=1.0, early_stopping=records >= _ENOUGH, random_state=state)
     return RandomForestClassifier(random_state=state)

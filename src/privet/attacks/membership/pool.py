@@ -114,9 +114,9 @@ class Pool:
 
     @property
     def copies(self) -> NDArray[np.intp]:
-        """A number for each record (P,), the same for those whose inputs are equal value by value."""
-        found: NDArray[np.intp] = np.unique(_digests(self.inputs), return_inverse=True)[1]
-        return found
+        """The first record (P,) whose input equals this one's value by value: its own number where none is before."""
+        _, first, which = np.unique(_digests(self.inputs), return_index=True, return_inverse=True)
+        return np.asarray(first[which], dtype=np.intp)
 
 
 def _check_classes(classes: Any) -> None:
