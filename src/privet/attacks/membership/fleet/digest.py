@@ -43,7 +43,7 @@ _BOOKKEEPING = frozenset(
         *("__abstractmethods__", "__annotate__", "__annotations__", "__annotations_cache__", "__dataclass_fields__"),
         *("__dataclass_params__", "__dict__", "__doc__", "__firstlineno__", "__match_args__", "__module__"),
         *("__non_callable_proto_members__", "__orig_bases__", "__parameters__", "__protocol_attrs__"),
-        *("__static_attributes__", "__type_params__", "__weakref__", "_abc_impl", "_is_protocol"),
+        *("__slotnames__", "__static_attributes__", "__type_params__", "__weakref__", "_abc_impl", "_is_protocol"),
     }
 )
 _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
