@@ -7,6 +7,7 @@ from privet.attacks.membership.fleet.fleet import Fleet, Shadows
 from privet.attacks.membership.fleet.inclusion import block_size, inclusion
 from privet.attacks.membership.fleet.processes import Processes
 from privet.attacks.membership.fleet.queries import ONE_QUERY, Queries, Query, noisy, shifts_and_flips
+from privet.attacks.membership.fleet.recipe import Recipe
 from privet.attacks.membership.fleet.shadow import ShadowJob, TrainFn, TrainsMany
 from privet.attacks.membership.fleet.signal_row import signal_row
 
@@ -17,6 +18,7 @@ __all__ = [
     "Processes",
     "Queries",
     "Query",
+    "Recipe",
     "Serial",
     "ShadowJob",
     "Shadows",
