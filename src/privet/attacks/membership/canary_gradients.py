@@ -133,11 +133,9 @@ class GradientScores:
     def _gradients(self, model: nn.Module, records: tuple[Tensor, Tensor]) -> Iterator[Tensor]:
         """Each record's clipped gradient by the trainable parameters, in rows (b, p)."""
         trained = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-        fixed = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
-        fixed |= {name: value.detach() for name, value in model.named_buffers()}
 
         def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            logits = functional_call(model, (parameters, fixed), (x[None],))
+            logits = functional_call(model, parameters, (x[None],))
             if logits.ndim != 2 or logits.shape[1] <= largest:
                 raise LabelError(f"label {largest} and logits of shape {tuple(logits.shape[1:])}; give labels below C.")
             return nn.functional.cross_entropy(logits, y[None])
