@@ -138,7 +138,12 @@ def _claim(result: AuditResult) -> tuple[Section, ...]:
 
 def _found_section(result: AuditResult) -> Section:
     rates = tuple(rate for rate in RATES if any(rate in attack.rates for attack in result.attacks))
-    columns = ("Attack", "ROC area", *(f"Found at {percent(rate)} wrongly accused" for rate in rates), "It finds")
+    columns = (
+        "Attack",
+        "ROC area",
+        *(f"Found at {percent(rate)} wrongly accused" for rate in rates),
+        "It\N{NO-BREAK SPACE}finds",
+    )
     scale = _area_scale([attack.auc for attack in result.attacks])
     rows = tuple(
         (
@@ -191,8 +196,17 @@ def _rate_scale(attacks: Sequence[AttackResult], rate: float) -> tuple[float, fl
 
 
 def _curves(result: AuditResult) -> Figure:
-    """The curves of the attacks with shadow models and of the headline first, then the others in order."""
-    order = sorted(result.attacks, key=lambda attack: (attack.name != result.headline, -attack.tier))
+    """The headline's curve, those with shadow models, one threshold and the learned ones first, as many as fit."""
+    threshold = next((attack.name for attack in result.attacks if attack.tier == 0), "")
+    order = sorted(
+        result.attacks,
+        key=lambda one: (
+            one.name != result.headline,
+            -one.tier,
+            one.name != threshold,
+            "parameters" not in one.details,
+        ),
+    )
     drawn = order[:_CURVES]
     curves = [Curve(attack.name, roc_curve(attack.scores.members, attack.scores.non_members)) for attack in drawn]
     left = [attack.name for attack in order[_CURVES:]]
@@ -243,8 +257,9 @@ def _tested(result: AuditResult) -> Section:
         blocks.append(
             Note(
                 "No formal guarantee",
-                f"The answers pass through a defense ({result.defense}); every attack knew it, and shadow models "
-                "answered through it too. It bounds nothing: another attack may still find what these did not.",
+                f"The answers pass through a defense ({result.defense}), and every attack knew it"
+                f"{'; shadow models answered through it too' if result.shadows else ''}. It bounds nothing: another "
+                "attack may still find what these did not.",
             )
         )
     return Section("What was tested", tuple(blocks))
@@ -276,9 +291,8 @@ def _how_to_read(result: AuditResult) -> Section:
                     "The ROC area is the probability that a random member scores above a random other record: 0.5 is "
                     "guessing, 1 is certainty. It is an average, and averages hide the few who are exposed most; so "
                     "the share found at a small share of wrong accusations stands beside it.",
-                    "An interval says where the true value lies, with the confidence stated. The strongest attack is "
-                    "not picked by its result: the intervals of all attacks hold at once, so the largest may be "
-                    "quoted.",
+                    "An interval says where the true value lies, with the confidence stated. The intervals of all "
+                    "attacks hold at once, so the strongest may be quoted although it was picked by its result.",
                     "What no audit can say is that a model gives nothing away. Attacks give lower limits of what "
                     f"leaks; this one had {result.members:,} members to find it in.",
                 )

@@ -115,7 +115,7 @@ def _group_table(column: str, groups: Sequence[Slice], left_out: int, result: Au
     return Table(
         f"{result.headline}, within each group. One threshold for all, set at {percent(SLICE_RATE)} of all the others. "
         f"All intervals of all groups together hold with {percent(result.confidence)} confidence.{omitted}",
-        ("Group", "Members + others", "ROC area", "Members found", "Others accused", "It finds"),
+        ("Group", "Members + others", "ROC area", "Members found", "Others accused", "It\N{NO-BREAK SPACE}finds"),
         tuple(rows),
     )
 
@@ -137,8 +137,8 @@ def _stand_out(result: AuditResult, records: Records) -> str:
     alone = int(np.count_nonzero(records.is_member & (records.above == 0)))
     expected = records.members / (records.non_members + 1)
     sentence = (
-        f"Ranked by {records.attack}. {alone:,} of {records.members:,} members score above every record that is none; "
-        f"if members scored like the others, {expected:.1f} would be expected to."
+        f"Ranked by {records.attack}. {alone:,} of {records.members:,} members score above every one of the "
+        f"others; if members scored like them, {expected:.1f} would be expected to."
     )
     if any(attack.name == result.headline and attack.leaks for attack in result.attacks):
         return sentence
@@ -170,7 +170,8 @@ def _record_table(result: AuditResult, top: Records) -> Table:
     )
     columns = ("Record", *(() if result.labels is None else ("Class",)), "Others accused with it")
     return Table(
-        "Records are numbered from 0 in the order in which the members were given. To call the record a member, an "
+        "Records are numbered from 0 in the order in which the members were given; those of equal score stand in that "
+        "order. To call the record a member, an "
         "attacker has to accuse at least this share of the others. Each interval holds by itself with "
         f"{percent(result.confidence)} confidence.",
         columns,
