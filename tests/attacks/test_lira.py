@@ -211,5 +211,7 @@ def test_rotating_and_own_variances_need_more() -> None:
         lira_rotated(signals, membership, GOOD.blocks, variance=Variance.PER_RECORD)
     with pytest.raises(ArgumentError, match="offline=True"):
         lira(signals, membership, GOOD.target, variance=Variance.NEIGHBOURS, offline=True)
+    with pytest.raises(ArgumentError, match="label_only scores votes"):
+        lira(signals, membership, GOOD.target, form=OutputForm(labels_only=True))
     with pytest.raises(ArgumentError, match="variance = 'shared'"):
         lira(signals, membership, GOOD.target, variance="shared")  # type: ignore[arg-type]

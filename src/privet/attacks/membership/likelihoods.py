@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from privet.attacks.membership.shadow_matrix import Floats
+from privet.errors import ArgumentError
 from privet.output_form import OutputForm
 
 __all__ = [
@@ -22,7 +23,13 @@ Cell = tuple[Floats, Floats]
 
 
 def unit_of(form: OutputForm) -> float | None:
-    """The step of the probabilities that are answered; None where they are not rounded as far as float32 can tell."""
+    """The step of the probabilities that are answered; None where they are not rounded as far as float32 can tell.
+
+    Raises:
+        ArgumentError: if only labels are answered.
+    """
+    if form.labels_only:
+        raise ArgumentError("form", form, "a form that answers scores", "Behind labels alone, label_only scores votes.")
     if not form.probabilities or form.decimals is None or form.decimals > _FINEST:
         return None
     return float(10.0**-form.decimals)

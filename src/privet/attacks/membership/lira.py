@@ -80,7 +80,7 @@ def lira(
         (P,); higher means "member".
 
     Raises:
-        ArgumentError: if ``NEIGHBOURS`` is asked for offline.
+        ArgumentError: if ``NEIGHBOURS`` is asked for offline, or the form answers labels alone.
         DataError: if shapes do not fit together, a signal is NaN or infinite, or a record has no IN or no OUT shadow
             (with ``PER_RECORD`` fewer than two).
 
