@@ -20,8 +20,11 @@ import pytest
 import torch
 from torch import nn
 
+from privet import dp, models, outputs, schedules
+from privet.attacks.membership.fleet import Recipe
 from privet.attacks.membership.fleet.digest import digest
 from privet.errors import ArgumentError
+from privet.training import fit as whole_training
 
 TRAINING = """
 import functools, torch
@@ -222,12 +225,48 @@ def test_looking_copying_and_running_change_nothing() -> None:
         def fit(self, indices: Any, seed: int) -> int:
             return sum(place * seed for place in range(20))
 
+        @functools.cached_property
+        def twice(self) -> list[int]:
+            return [1]
+
     trainer = Trainer()
     before = digest(trainer.fit)
+    assert trainer.twice == [1]
     copy.deepcopy(trainer)
     for seed in range(100):
         trainer.fit(None, seed)
     assert digest(trainer.fit) == before == digest(trainer.fit)
+
+
+def test_trainings_with_this_library_and_its_peers_have_one() -> None:
+    images = torch.zeros(20, 1, 28, 28)
+    records = torch.utils.data.TensorDataset(images, torch.zeros(20))
+    loader = torch.utils.data.DataLoader(records, batch_size=5)
+
+    def private(indices: Any, seed: int) -> Any:
+        plan = dp.Plan(dataset_size=20, expected_batch_size=5, epochs=1, delta=1e-5, noise=schedules.Constant(1.0))
+        return dp.make_private(models.LeNet5(), plan)
+
+    def ordinary(indices: Any, seed: int) -> Any:
+        from sklearn.linear_model import LogisticRegression
+
+        optimizer = torch.optim.Adam(models.LeNet5().parameters())
+        return LogisticRegression, torch.optim.lr_scheduler.StepLR(optimizer, 1), loader, whole_training
+
+    def build(seed: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    def recipe(rate: float) -> Recipe:
+        return Recipe(build, images, torch.zeros(20).long(), epochs=1, batch_size=5, learning_rate=rate)
+
+    served = outputs.Rounding(models.LeNet5().eval(), decimals=1)
+    for train_fn in (private, ordinary, recipe(0.1), served.around):
+        assert digest(train_fn) == digest(train_fn)
+    used = recipe(0.1)
+    assert used.stackable
+    used.train_many([np.arange(10)], [0])
+    assert digest(used) == digest(recipe(0.1)) != digest(recipe(0.2))
+    assert digest(served.around) != digest(outputs.Rounding(served.origin_network(), decimals=2).around)
 
 
 def test_what_stands_in_itself_is_walked_once() -> None:

@@ -3,7 +3,7 @@
 A function's digest covers its bytecode, defaults and closure, and whatever its code names: functions and classes by
 their own digests, values by theirs, all the way down. It changes when a constant in a closure, a global, a method of a
 class or a tensor changes, and stays when comments, or functions that are never reached, do. What an installed package
-defines stands for itself with the package's version.
+defines stands for itself with the package's version, and this library for the text of its files.
 
 It does not see what training reads by itself: files, the environment, the network.
 """
@@ -19,6 +19,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import platform
 import sys
 import sysconfig
@@ -34,6 +35,7 @@ from privet.errors import ArgumentError
 
 __all__ = ["digest"]
 
+_PRIVET, _DEPTH = "privet", __name__.count(".") - 1
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, type(...), type(NotImplemented), range, slice)
 _UNSEEN = (eval, exec, compile, globals, __import__, importlib.import_module)  # who names these may reach anything
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
@@ -160,7 +162,8 @@ class _Walk:
             return self._all("method", (value.__func__, value.__self__))
         if isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
-            if owner is None or isinstance(owner, types.ModuleType | type):
+            bound_to_c = type(owner).__module__ == "pybind11_builtins" or type(owner).__name__ == "PyCapsule"
+            if owner is None or bound_to_c or isinstance(owner, types.ModuleType | type):
                 return iter(("builtin", value.__qualname__, _release(value.__module__ or "builtins")))
             return self._all("builtin method " + value.__name__, (owner,))
         if _is_installed(value.__module__):
@@ -244,9 +247,16 @@ class _Walk:
         make, arguments, state, items, pairs = (*made_of, None, None, None, None)[:5]
         yield self.of(make)
         yield self.of(tuple(argument for argument in arguments if argument is not type(value)))
+        if isinstance(state, dict):  # what is cached follows from the rest
+            state = {key: part for key, part in state.items() if not _is_cached(type(value), key)} or None
         yield self.of(state)
         yield self.of(None if items is None else list(items))
         yield self.of(None if pairs is None else [tuple(pair) for pair in pairs])
+
+
+def _is_cached(kind: type, name: Any) -> bool:
+    found = inspect.getattr_static(kind, name, None) if isinstance(name, str) else None
+    return isinstance(found, functools.cached_property)
 
 
 def _refuse_unseen(value: Any) -> None:
@@ -324,7 +334,7 @@ def _imported(name: str, level: Any, scope: dict[str, Any]) -> types.ModuleType:
 @functools.cache
 def _is_installed(module: str | None) -> bool:
     """Whether a module is Python's own or of an installed package, and not the user's."""
-    if module is None:
+    if module is None or module.partition(".")[0] == _PRIVET:
         return True
     found = sys.modules.get(module)
     if module in sys.builtin_module_names or (found is not None and getattr(found, "__spec__", None) is None):
@@ -341,6 +351,8 @@ def _release(module: str) -> str:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return f"{module} {platform.python_version()}"
+    if top == _PRIVET:
+        return f"{module} {_sources_of_privet()}"
     version = getattr(sys.modules.get(top), "__version__", None)
     if not isinstance(version, str):
         try:
@@ -348,3 +360,10 @@ def _release(module: str) -> str:
         except importlib.metadata.PackageNotFoundError:
             version = ""
     return f"{module} {version}"
+
+
+@functools.cache
+def _sources_of_privet() -> str:
+    """This library by its text: between two versions its code changes too."""
+    folder = Path(__file__).parents[_DEPTH]
+    return _joined(*(part for file in sorted(folder.rglob("*.py")) for part in (file.name, file.read_bytes()))).hex()
