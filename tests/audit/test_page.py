@@ -13,9 +13,9 @@ from tests.report.test_page import Reader
 from privet.audit import page as pages
 from privet.audit.result import AuditResult
 from privet.audit.verdict import Verdict
-from privet.audit.words import attack_words, controls, lets_out, verdict_words
+from privet.audit.words import attack_words, controls, lets_out, readable, verdict_words
 from privet.output_form import OutputForm
-from privet.report import Card, Page, Table, render_html, write_estimate
+from privet.report import Card, Cell, Page, Table, render_html, write_estimate
 
 EVERY = pytest.mark.parametrize("make", samples.EVERY.values(), ids=samples.EVERY)
 
@@ -89,14 +89,14 @@ def test_every_figure_has_its_interval(make: Callable[[], AuditResult]) -> None:
 @EVERY
 def test_every_attack_stands_there_with_what_it_found(make: Callable[[], AuditResult]) -> None:
     result = make()
-    shown = text(page_of(result))
+    shown, read = text(page_of(result)), readable(result)
     for attack in result.attacks:
-        area = write_estimate(attack.auc, chance=0.5)
+        area = write_estimate(attack.auc, chance=0.5 if read else None)
         assert f"{attack.name} {area.value} {area.low} – {area.high}" in shown
-        assert attack_words(attack).replace("\N{NO-BREAK SPACE}", " ") in shown
+        assert (attack_words(attack).replace("\N{NO-BREAK SPACE}", " ") if read else "cannot be read") in shown
         for rate in attack.rates.values():
             if rate.reached:
-                found = write_estimate(rate.tpr, percent=True, chance=rate.fpr.high)
+                found = write_estimate(rate.tpr, percent=True, chance=rate.fpr.high if read else None)
                 realised = write_estimate(rate.fpr, percent=True)
                 assert f"{found.value} {found.low} – {found.high} others {realised}" in shown
 
@@ -122,13 +122,27 @@ def test_a_broken_control_is_marked() -> None:
     assert controls(samples.scores_only())[0].mark == "not checked"
 
 
-def test_an_audit_that_cannot_be_read_offers_no_figure_to_quote() -> None:
-    result = samples.invalid()
+def differing(result: AuditResult) -> AuditResult:
+    return replace(result, blind=samples.invalid().blind)
+
+
+@pytest.mark.parametrize("result", [samples.invalid(), differing(samples.claim_violated())], ids=["invalid", "hidden"])
+def test_an_audit_that_cannot_be_read_offers_no_figure_to_quote(result: AuditResult) -> None:
+    """Nor does one whose violated claim, which rests on canaries alone, goes before its failed check."""
     page = page_of(result)
-    assert [card.value for card in page.cards] == ["0.641"], "why it cannot be read, and nothing else"
+    assert [card.value for card in page.cards if not card.value.startswith("ε")] == ["0.641"], "why it cannot be read"
     titles = [section.title for section in page.sections]
-    assert titles.index("Can this audit be trusted?") < titles.index("What the attacks found")
-    assert not {"Group by group", "Who stands out most", "Who scores highest"} & set(titles)
+    assert titles.index("Can this audit be trusted?") < titles.index("What the attacks scored")
+    assert set(titles) <= {
+        "What limits this audit",
+        "The claimed guarantee",
+        "Can this audit be trusted?",
+        "What the attacks scored",
+        "What was tested",
+        "How to read this page",
+    }
+    assert "a leak" not in [str(row[-1]).replace("\N{NO-BREAK SPACE}", " ") for row in tables(page)[0].rows]
+    assert not any(isinstance(cell, Cell) and cell.stands_out for row in tables(page)[0].rows for cell in row)
 
 
 def test_a_weak_audit_offers_no_figure_and_says_what_would_help() -> None:

@@ -54,6 +54,13 @@ def test_attacks_keep_their_numbers_on_one_line() -> None:
         assert any(line.startswith(attack.name.split()[0]) and area in line and "yes" in line for line in lines)
 
 
+def test_what_cannot_be_read_is_not_called_a_leak() -> None:
+    text = text_of(samples.invalid())
+    assert not re.search(r"\byes$", text, flags=re.MULTILINE)
+    assert "shadow models in turn" not in text
+    assert "\ngroups" not in text
+
+
 def test_brackets_in_names_are_no_markup() -> None:
     result = samples.scores_only()
     named = replace(result, attacks=(replace(result.attacks[0], name="[bold]x[/bold]"),), warnings=("[red]w",))

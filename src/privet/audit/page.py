@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from privet.audit.claimed import UNTESTED
+from privet.audit.page_attacks import found_section
+from privet.audit.page_details import group_sections, procedure_sections, record_sections
 from privet.audit.result import RATES
 from privet.audit.verdict import Verdict
-from privet.audit.words import Control, attack_words, claim_control, controls, lets_out, percent, verdict_words
-from privet.report import (
-    Banner,
-    Card,
-    Cell,
-    Check,
-    Checks,
-    Curve,
-    Figure,
-    Note,
-    Page,
-    Section,
-    Table,
-    Text,
-    roc_figure,
-    write_estimate,
-)
-from privet.statistics import Estimate, RateAtRate, roc_curve
+from privet.audit.words import Control, claim_control, controls, lets_out, percent, readable, verdict_words
+from privet.report import Banner, Card, Cell, Check, Checks, Note, Page, Section, Text
 
 if TYPE_CHECKING:
-    from privet.audit.result import AttackResult, AuditResult
+    from privet.audit.result import AuditResult
     from privet.report.page import Block
 
 __all__ = ["page_of"]
-
-_CURVES = 5
 
 
 def page_of(result: AuditResult) -> Page:
@@ -45,12 +28,10 @@ def page_of(result: AuditResult) -> Page:
     Returns:
         A page for :func:`privet.report.write_html`.
     """
-    from privet.audit.page_details import group_sections, procedure_sections, record_sections
-
     words = verdict_words(result)
-    findings = _found_section(result)
+    findings = found_section(result)
     trust = Section("Can this audit be trusted?", (Checks(tuple(_check(one) for one in controls(result))),))
-    unsure = result.verdict in (Verdict.INVALID, Verdict.UNDERPOWERED)
+    unsure = not readable(result) or result.verdict is Verdict.UNDERPOWERED
     return Page(
         title=words.title,
         lead=result.reason,
@@ -60,14 +41,16 @@ def page_of(result: AuditResult) -> Page:
             *_warnings(result),
             *_claim(result),
             *((trust, findings) if unsure else (findings, trust)),
-            *procedure_sections(result),
-            *group_sections(result),
-            *record_sections(result),
+            *(_details(result) if readable(result) else ()),
             _tested(result),
             _how_to_read(result),
         ),
         provenance=result.provenance,
     )
+
+
+def _details(result: AuditResult) -> tuple[Section, ...]:
+    return (*procedure_sections(result), *group_sections(result), *record_sections(result))
 
 
 def _subject(result: AuditResult) -> str:
@@ -84,7 +67,7 @@ def _check(control: Control, otherwise: str = "limit") -> Check:
 def _cards(result: AuditResult) -> tuple[Card, ...]:
     """The figures to remember; of an audit that cannot be read there is only the reason why."""
     cards = [] if result.claim is None else [_claim_card(result)]
-    if result.verdict is Verdict.INVALID:
+    if not readable(result):
         if result.blind is not None and result.blind.differs:
             label = "ROC area of a classifier that never saw the model; 0.5 is guessing"
             cards.append(_card(Cell(result.blind.auc, chance=0.5), label, "limit"))
@@ -134,117 +117,6 @@ def _claim(result: AuditResult) -> tuple[Section, ...]:
     if control is None:
         return ()
     return (Section("The claimed guarantee", (Checks((_check(control, "leak" if result.claim else "limit"),)),)),)
-
-
-def _found_section(result: AuditResult) -> Section:
-    rates = tuple(rate for rate in RATES if any(rate in attack.rates for attack in result.attacks))
-    columns = (
-        "Attack",
-        "ROC area",
-        *(f"Found at {percent(rate)} wrongly accused" for rate in rates),
-        "It\N{NO-BREAK SPACE}finds",
-    )
-    scale = _area_scale([attack.auc for attack in result.attacks])
-    rows = tuple(
-        (
-            attack.name,
-            Cell(attack.auc, scale, chance=0.5),
-            *(_rate_cell(attack.rates.get(rate), _rate_scale(result.attacks, rate)) for rate in rates),
-            attack_words(attack),
-        )
-        for attack in result.attacks
-    )
-    each = 1.0 - (1.0 - result.confidence) / max(result.tests, 1)
-    caption = (
-        f"All {result.tests} intervals together hold with {percent(result.confidence)} confidence (each one with "
-        f"{100 * each:.4g}%). Found: the share of training records above a threshold; under it, the share of other "
-        "records above the same threshold. An attack finds a leak where the interval of the area lies right of the "
-        "dotted mark at 0.5, or the interval of a share right of the dotted mark, which is the upper end for the "
-        f"others.{_coarse(result)}"
-    )
-    return Section("What the attacks found", (Table(caption, columns, rows), _curves(result), *_learned(result)))
-
-
-def _coarse(result: AuditResult) -> str:
-    coarse = [rate for rate in RATES if any(one.rates[rate].coarse for one in result.attacks if rate in one.rates)]
-    if not coarse:
-        return ""
-    rates = " and ".join(percent(rate) for rate in coarse)
-    return f" At {rates} fewer than ten other records lie above a threshold: read these with care."
-
-
-def _rate_cell(rate: RateAtRate | None, scale: tuple[float, float]) -> str | Cell:
-    if rate is None:
-        return "too few records"
-    if not rate.reached:
-        return "no threshold: equal scores"
-    return Cell(rate.tpr, scale, rate.fpr.high, True, _unbroken(f"others {write_estimate(rate.fpr, percent=True)}"))
-
-
-def _unbroken(text: str) -> str:
-    """Lines break at spaces only, not at the dash of an interval."""
-    return text.replace("–", "\N{WORD JOINER}–\N{WORD JOINER}")
-
-
-def _area_scale(areas: Sequence[Estimate]) -> tuple[float, float]:
-    return min(0.45, *(area.low for area in areas)), max(0.6, *(area.high for area in areas))
-
-
-def _rate_scale(attacks: Sequence[AttackResult], rate: float) -> tuple[float, float]:
-    rates = [attack.rates[rate] for attack in attacks if rate in attack.rates]
-    return 0.0, max(2.0 * rate, *(max(one.tpr.high, one.fpr.high) for one in rates))
-
-
-def _curves(result: AuditResult) -> Figure:
-    """The headline's curve, those with shadow models, one threshold and the learned ones first, as many as fit."""
-    threshold = next((attack.name for attack in result.attacks if attack.tier == 0), "")
-    order = sorted(
-        result.attacks,
-        key=lambda one: (
-            one.name != result.headline,
-            -one.tier,
-            one.name != threshold,
-            "parameters" not in one.details,
-        ),
-    )
-    drawn = order[:_CURVES]
-    curves = [Curve(attack.name, roc_curve(attack.scores.members, attack.scores.non_members)) for attack in drawn]
-    left = [attack.name for attack in order[_CURVES:]]
-    not_drawn = f" Not drawn: {', '.join(left)}." if left else ""
-    smallest = 1.0 / max(2, *(attack.scores.non_members.size for attack in drawn))
-    return Figure(
-        roc_figure(curves, smallest),
-        "Training records found against other records wrongly accused, for every threshold, as measured on these "
-        "records; both axes are logarithmic. On the dotted line an attack does no better than a coin. The left edge "
-        "matters most: there an accusation is credible. The intervals at single rates are in the table."
-        f"{not_drawn}",
-        "ROC curves; the area of each with its interval: "
-        + "; ".join(f"{attack.name} {attack.auc}" for attack in drawn),
-    )
-
-
-def _learned(result: AuditResult) -> tuple[Block, ...]:
-    """What learned attackers got right at their own threshold."""
-    measures = ("precision", "accuracy", "recall")
-    learned = [one for one in result.attacks if all(isinstance(one.details.get(name), Estimate) for name in measures)]
-    if not learned:
-        return ()
-    rows: list[tuple[str | Cell, ...]] = []
-    for attack in learned:
-        found = (Cell(attack.details[name], percent=True) for name in measures)
-        rows.append((attack.name, *found, _parameters(attack.details.get("parameters", {}))))
-    caption = (
-        "Learned attackers at a threshold of one half, on held-out records, as many members as others, so that "
-        "guessing has a precision and an accuracy of 50%. Each interval holds by itself with "
-        f"{percent(learned[0].details['accuracy'].confidence)} confidence."
-    )
-    return (Table(caption, ("Attacker", "Precision", "Accuracy", "Recall", "Chosen by cross-validation"), tuple(rows)),)
-
-
-def _parameters(parameters: object) -> str:
-    if not isinstance(parameters, dict) or not parameters:
-        return "–"
-    return ", ".join(f"{str(name).rpartition('__')[2]} = {value}" for name, value in parameters.items())
 
 
 def _tested(result: AuditResult) -> Section:

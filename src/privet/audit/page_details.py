@@ -64,8 +64,8 @@ def procedure_sections(result: AuditResult) -> tuple[Section, ...]:
 
 
 def group_sections(result: AuditResult) -> tuple[Section, ...]:
-    """The groups of each column; empty without columns, or where the audit cannot be read."""
-    if not result.columns or result.verdict is Verdict.INVALID:
+    """The groups of each column; empty without columns."""
+    if not result.columns:
         return ()
     slices = result.slices
     blocks: list[Block] = []
@@ -121,9 +121,7 @@ def _group_table(column: str, groups: Sequence[Slice], left_out: int, result: Au
 
 
 def record_sections(result: AuditResult) -> tuple[Section, ...]:
-    """The members that stand out most; empty where the audit cannot be read."""
-    if result.verdict is Verdict.INVALID:
-        return ()
+    """The members that stand out most."""
     top = result.records.top(max(_RECORDS, _PICTURES))
     blocks: list[Block] = [Text((_stand_out(result, result.records),))]
     if result.inputs is not None and result.inputs.ndim in (3, 4):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from privet.audit.result import RATES
+from privet.audit.words import readable
 from privet.statistics import Estimate, RateAtRate
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def plain_of(result: AuditResult) -> dict[str, Any]:
     return {
         "verdict": result.verdict.value,
         "reason": result.reason,
+        "readable": readable(result),
         "auc": _estimate(result.auc),
         "tpr": {f"{rate:g}": _shown(result, rate) for rate in RATES},
         "n": {"members": result.members, "non_members": result.non_members},

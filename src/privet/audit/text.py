@@ -12,7 +12,7 @@ from rich.text import Text
 
 from privet.audit.claimed import UNTESTED
 from privet.audit.result import RATES
-from privet.audit.words import claim_control, controls, percent, verdict_words
+from privet.audit.words import claim_control, controls, percent, readable, verdict_words
 from privet.report.numbers import Written, write_estimate
 from privet.statistics import RateAtRate
 
@@ -51,8 +51,9 @@ def summary(result: AuditResult) -> RenderableType:
     for control in (*(() if claim is None else (claim,)), *controls(result)):
         body = control.title if control.held and control is not claim else f"{control.title}. {control.body}"
         parts.append(_line(control.mark, body))
-    parts.extend(_procedure(result))
-    parts.extend(_groups(result.slices if result.columns else ()))
+    if readable(result):
+        parts.extend(_procedure(result))
+        parts.extend(_groups(result.slices if result.columns else ()))
     if result.interrupted:
         parts.append(_line("stopped", "Before its end; this is what was computed until then."))
     parts.extend(_line("warning", warning) for warning in result.warnings if warning != UNTESTED)
@@ -78,7 +79,7 @@ def _attacks(result: AuditResult) -> Table:
             Text(attack.name),
             _short(write_estimate(attack.auc, chance=0.5)),
             *(_rate(attack.rates.get(rate)) for rate in rates),
-            Text("yes" if attack.leaks else "no", style="bold" if attack.leaks else ""),
+            Text("–" if not readable(result) else "yes" if attack.leaks else "no"),
         )
     return table
 

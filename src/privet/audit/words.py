@@ -60,6 +60,13 @@ def percent(share: float) -> str:
     return f"{100.0 * share:g}%"
 
 
+def readable(result: AuditResult) -> bool:
+    """Whether what the attacks found may be read, also where a violated claim is the verdict and hides it."""
+    blind, exchange = result.blind, result.exchange
+    broken = result.null.broken or (blind is not None and blind.differs) or (exchange is not None and exchange.broken)
+    return result.verdict is not Verdict.INVALID and not broken
+
+
 def verdict_words(result: AuditResult) -> VerdictWords:
     """What the verdict means, and what it does not."""
     planted = f"{percent(result.planted.share)} of the members ({result.planted.members:,}) memorised outright"
