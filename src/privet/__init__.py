@@ -6,8 +6,7 @@ Rooms are loaded when they are first used: ``import privet`` alone loads neither
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -28,11 +27,13 @@ if TYPE_CHECKING:
         statistics,
         training,
     )
+    from privet.audit import audit_model
 
 __all__ = [
     "accounting",
     "attacks",
     "audit",
+    "audit_model",
     "checkpoints",
     "data",
     "dp",
@@ -47,7 +48,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "audit_model":
+        return importlib.import_module("privet.audit").audit_model
     if name in __all__:
         return importlib.import_module(f"privet.{name}")
     raise AttributeError(f"module 'privet' has no attribute {name!r}")
