@@ -130,3 +130,10 @@ def test_every_record_has_shadows_of_both_kinds() -> None:
     assert np.isfinite(rmia(GOOD.signals, ~every, GOOD.target, offline=0.3).log_ratio).all()
     with pytest.raises(DataError, match="all shadows are of one block"):
         rmia_rotated(GOOD.signals, GOOD.membership, np.zeros(4, int))
+
+
+def test_a_ratio_of_exactly_gamma_counts() -> None:
+    same = np.ones((4, 3))
+    membership = np.array([[True] * 3, [False] * 3] * 2)
+    assert (rmia(same, membership, same[0], gamma=1.0).p_value_share == 1.0).all()
+    assert (rmia(same, membership, same[0]).p_value_share == 0.0).all()
