@@ -17,12 +17,8 @@ import enum
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import importlib.util
 import inspect
-import platform
-import sys
-import sysconfig
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,11 +27,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from privet.attacks.membership.fleet.packages import is_installed, release
 from privet.errors import ArgumentError
 
 __all__ = ["digest"]
 
-_PRIVET, _DEPTH = "privet", __name__.count(".") - 1
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, type(...), type(NotImplemented), range, slice)
 _UNSEEN = (eval, exec, compile, globals, __import__, importlib.import_module)  # who names these may reach anything
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
@@ -48,7 +44,6 @@ _BOOKKEEPING = frozenset(
         *("__slotnames__", "__static_attributes__", "__type_params__", "__weakref__", "_abc_impl", "_is_protocol"),
     }
 )
-_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def digest(value: Any, name: str = "train_fn") -> str:
@@ -66,11 +61,7 @@ def digest(value: Any, name: str = "train_fn") -> str:
         ArgumentError: something it reaches cannot be told apart from another by its content.
 
     Example:
-        >>> scale = 2
-        >>> twice = lambda x: scale * x
-        >>> before = digest(twice)
-        >>> scale = 3
-        >>> digest(twice) == before
+        >>> digest(functools.partial(round, ndigits=1)) == digest(functools.partial(round, ndigits=2))
         False
     """
     try:
@@ -164,12 +155,12 @@ class _Walk:
             owner = value.__self__
             bound_to_c = type(owner).__module__ == "pybind11_builtins" or type(owner).__name__ == "PyCapsule"
             if owner is None or bound_to_c or isinstance(owner, types.ModuleType | type):
-                return iter(("builtin", value.__qualname__, _release(value.__module__ or "builtins")))
+                return iter(("builtin", value.__qualname__, release(value.__module__ or "builtins")))
             return self._all("builtin method " + value.__name__, (owner,))
-        if _is_installed(value.__module__):
+        if is_installed(value.__module__):
             # A closure of an installed function is the user's: a decorated function, say.
             cells = tuple(_cell(cell) for cell in value.__closure__ or ())
-            kind = f"installed {value.__qualname__} {_release(value.__module__)}"
+            kind = f"installed {value.__qualname__} {release(value.__module__)}"
             return self._all(kind, (cells, value.__defaults__, value.__kwdefaults__))
         return self._user_function(value)
 
@@ -202,10 +193,10 @@ class _Walk:
     def _module(self, module: types.ModuleType, attributes: frozenset[str]) -> Iterator[bytes | str]:
         """A module that is the user's own: its text, and the present values of what is asked of it."""
         name = module.__name__
-        if _is_installed(name):
+        if is_installed(name):
             for attribute in attributes & vars(module).keys():
                 _refuse_unseen(vars(module)[attribute])
-            yield f"installed module {name} {_release(name)}"
+            yield f"installed module {name} {release(name)}"
             return
         yield "module"
         file = getattr(module, "__file__", None)
@@ -218,8 +209,8 @@ class _Walk:
             yield self.of(vars(module)[attribute])
 
     def _class(self, value: type) -> Iterator[bytes | str]:
-        if _is_installed(value.__module__):
-            yield f"installed class {value.__qualname__} {_release(value.__module__)}"
+        if is_installed(value.__module__):
+            yield f"installed class {value.__qualname__} {release(value.__module__)}"
             return
         yield "class"
         yield value.__qualname__
@@ -329,41 +320,3 @@ def _imported(name: str, level: Any, scope: dict[str, Any]) -> types.ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise _NoDigestError(f"the module {name}, which cannot be imported") from error
-
-
-@functools.cache
-def _is_installed(module: str | None) -> bool:
-    """Whether a module is Python's own or of an installed package, and not the user's."""
-    if module is None or module.partition(".")[0] == _PRIVET:
-        return True
-    found = sys.modules.get(module)
-    if module in sys.builtin_module_names or (found is not None and getattr(found, "__spec__", None) is None):
-        return module != "__main__" and module in sys.stdlib_module_names
-    file = getattr(found, "__file__", None)
-    if found is None or file is None:
-        return module.partition(".")[0] in sys.stdlib_module_names
-    return any(Path(file).resolve().is_relative_to(folder) for folder in _INSTALLED)
-
-
-@functools.cache
-def _release(module: str) -> str:
-    """A module's name and the version of its package."""
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return f"{module} {platform.python_version()}"
-    if top == _PRIVET:
-        return f"{module} {_sources_of_privet()}"
-    version = getattr(sys.modules.get(top), "__version__", None)
-    if not isinstance(version, str):
-        try:
-            version = importlib.metadata.version(top)
-        except importlib.metadata.PackageNotFoundError:
-            version = ""
-    return f"{module} {version}"
-
-
-@functools.cache
-def _sources_of_privet() -> str:
-    """This library by its text: between two versions its code changes too."""
-    folder = Path(__file__).parents[_DEPTH]
-    return _joined(*(part for file in sorted(folder.rglob("*.py")) for part in (file.name, file.read_bytes()))).hex()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import tempfile
 import weakref
@@ -18,10 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privet import __version__
 from privet.attacks.membership.fleet.clock import Clock
-from privet.attacks.membership.fleet.digest import digest
 from privet.attacks.membership.fleet.executors import Executor, Serial
+from privet.attacks.membership.fleet.identity import identity_of
 from privet.attacks.membership.fleet.inclusion import block_size, check_whole, inclusion, shadow_seed
 from privet.attacks.membership.fleet.processes import Processes, refusal
 from privet.attacks.membership.fleet.queries import ONE_QUERY, Queries
@@ -35,7 +33,7 @@ from privet.attacks.membership.fleet.shadow import (
     seeded,
 )
 from privet.attacks.membership.fleet.signal_row import signal_row
-from privet.attacks.membership.fleet.store import LAYOUT, Store
+from privet.attacks.membership.fleet.store import Store
 from privet.attacks.membership.pool import Pool
 from privet.attacks.target import Target
 from privet.errors import ArgumentError, CheckpointError
@@ -129,7 +127,7 @@ class Fleet:
             parts: dict[str, Any] = {"seed": self._seed}
         else:
             above = _folder(store)
-            parts = _identity(train_fn, self._question, self._seed, version)
+            parts = identity_of(train_fn, self._question, self._seed, version)
         self._store = Store.at(above, parts, pool.size, len(queries))
         self._how = ""
 
@@ -328,30 +326,3 @@ def _folder(store: Any) -> Path:
     if not usable:
         raise ArgumentError("store", store, "a folder, there or not yet")
     return folder
-
-
-def _identity(train_fn: TrainFn, question: Question, seed: int, version: str) -> dict[str, Any]:
-    """All that a row is computed from, as plain values."""
-    pool = question.pool
-    return {
-        "layout": LAYOUT,
-        "privet": __version__,
-        "torch": torch.__version__,
-        "asking": digest(signal_row),  # what this library computes may change between two of its versions
-        "pool": digest((pool.inputs, pool.labels, pool.members, pool.classes)),
-        "train_fn": _digest_or_version("train_fn", train_fn, version),
-        "defend": _digest_or_version("defend", question.defend, version),
-        "queries": _digest_or_version("queries", question.queries, version),
-        "form": dataclasses.asdict(question.form),
-        "seed": seed,
-        "version": version,
-    }
-
-
-def _digest_or_version(name: str, value: Any, version: str) -> str:
-    try:
-        return digest(value, name)
-    except ArgumentError:
-        if version:
-            return ""
-        raise
