@@ -57,7 +57,9 @@ def planted_control(
     """
     missing = [one for one in attacks if one.required and not one.planted_found]
     needed = None
-    if any(rate.reached for one in missing for rate in one.rates.values()) or min(members, non_members) < 1 / max(RATES):
+    if any(rate.reached for one in missing for rate in one.rates.values()) or min(members, non_members) < 1 / max(
+        RATES
+    ):
         needed = min(records_needed(share + rate, rate, confidence) for rate in RATES)
         needed = None if needed <= min(members, non_members) else needed
     return PlantedControl(share, count, tuple(one.name for one in missing), needed)
@@ -72,6 +74,7 @@ def conclude(
     blind: BlindCheck | None = None,
     claim: ClaimAudit | None = None,
     shadows: int = 0,
+    doubt: str = "",
     scores_only: bool = False,
 ) -> tuple[Verdict, str]:
     """The first verdict that applies, and why.
@@ -84,6 +87,7 @@ def conclude(
         blind: the check of the two sets; None where only scores are known.
         claim: what canaries prove beside what is claimed; None without canaries.
         shadows: how many shadow models were evaluated.
+        doubt: a sentence to be said where nothing was found; "" for none.
         scores_only: the attack itself could not be run again.
     """
     if claim is not None and claim.violated:
@@ -95,13 +99,16 @@ def conclude(
         return Verdict.LEAK, _leak(leaking)
     if planted.missed:
         return Verdict.UNDERPOWERED, _underpowered(planted, shadows, scores_only)
+    return Verdict.NO_LEAK_FOUND, _nothing(attacks, planted) + (f" {doubt}" if doubt else "")
+
+
+def _nothing(attacks: Sequence[AttackResult], planted: PlantedControl) -> str:
     found = [one.name for one in attacks if one.planted_found]
-    return Verdict.NO_LEAK_FOUND, (
-        f"None of the {len(attacks)} attacks found anything that chance does not explain. A planted leak, "
-        f"{_size(planted)}, was found by {_listed(found)}; weaker leaks and other attacks are not ruled out."
-        if len(attacks) > 1
-        else "The attack found nothing that chance does not explain. A planted leak, "
-        f"{_size(planted)}, was found; weaker leaks and other attacks are not ruled out."
+    many = len(attacks) > 1
+    return (
+        f"{f'None of the {len(attacks)} attacks' if many else 'The attack'} found {'anything' if many else 'nothing'} "
+        f"that chance does not explain. A planted leak, {_size(planted)}, was found"
+        f"{f' by {_listed(found)}' if many else ''}; weaker leaks and other attacks are not ruled out."
     )
 
 

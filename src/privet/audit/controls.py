@@ -57,6 +57,7 @@ def controlled(
     shuffled = run_attacks(world.shuffled(terms.seed), methods, seed=terms.seed)
     null = null_control(
         {name: run.scores for name, run in shuffled.items()},
+        accuracies={name: run.details["accuracy"] for name, run in shuffled.items() if "accuracy" in run.details},
         headline=headline_of(runs),
         confidence=terms.confidence,
         seed=terms.seed,

@@ -15,7 +15,7 @@ from privet.audit.limits import sample_warnings
 from privet.audit.procedure import FEWEST_BLOCKS, procedure_of
 from privet.audit.result import AttackResult
 from privet.audit.runs import required_of
-from privet.audit.suspicions import suspicions
+from privet.audit.suspicions import doubt_about, suspicions
 from privet.audit.terms import Terms
 from privet.audit.world import World
 
@@ -32,6 +32,7 @@ class Judged:
         planted: who missed the planted leak.
         procedure: what the training gives away; None without enough shadow models.
         warnings: what limits the audit, a sentence each.
+        doubt: why a target that gives nothing away may be the wrong one; "" for none.
     """
 
     attacks: tuple[AttackResult, ...]
@@ -39,6 +40,7 @@ class Judged:
     planted: PlantedControl
     procedure: Procedure | None
     warnings: tuple[str, ...]
+    doubt: str
 
 
 def judge(evidence: Evidence, controls: Controls, planted: int, terms: Terms) -> Judged:
@@ -73,7 +75,7 @@ def judge(evidence: Evidence, controls: Controls, planted: int, terms: Terms) ->
         *(() if evidence.growth is None else evidence.growth.warnings),
         *suspicions(world, runs, judged, evidence.blind, procedure),
     )
-    return Judged(attacks, tests, control, procedure, warnings)
+    return Judged(attacks, tests, control, procedure, warnings, doubt_about(judged, procedure))
 
 
 def _procedure(world: World, terms: Terms) -> Procedure | None:

@@ -163,6 +163,7 @@ def audit_model(
         blind=evidence.blind,
         claim=proof,
         shadows=evidence.shadows,
+        doubt=judged.doubt,
     )
     growth = evidence.growth
     return AuditResult(

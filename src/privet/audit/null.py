@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy.stats import binom
 from privet.attacks.membership import MembershipScores
 from privet.audit.assess import assess, finds, rates_of, shown_rates, single_confidence
 from privet.audit.findings import NullControl
+from privet.statistics import Estimate, clopper_pearson
 
 __all__ = ["NULL_CONFIDENCE", "null_control"]
 
@@ -22,7 +24,12 @@ _TIED = "tied scores"
 
 
 def null_control(
-    shuffled: Mapping[str, MembershipScores], *, headline: str, confidence: float, seed: int
+    shuffled: Mapping[str, MembershipScores],
+    *,
+    accuracies: Mapping[str, Estimate] = MappingProxyType({}),
+    headline: str,
+    confidence: float,
+    seed: int,
 ) -> NullControl:
     """Judge attacks that were run on shuffled membership, and the test itself, two hundred times.
 
@@ -33,6 +40,7 @@ def null_control(
 
     Args:
         shuffled: what every attack scored where membership was shuffled before it began.
+        accuracies: what learned attacks say of their right answers there, where guessing has 1/2.
         headline: the attack whose scores are shuffled again.
         confidence: of the audit, which its test claims.
         seed: of the shuffling and resampling.
@@ -43,10 +51,16 @@ def null_control(
     scores = shuffled[headline]
     tied = _cut(scores)
     judged = assess({**shuffled, _TIED: tied}, confidence=NULL_CONFIDENCE, seed=seed)
-    found = tuple(name for name, one in judged.items() if one.leaks)
+    found = [name for name, one in judged.items() if one.leaks]
+    found += [f"{name} (accuracy)" for name, one in accuracies.items() if _beats_guessing(one, len(accuracies))]
     alarms = _alarms((scores, tied), confidence=confidence, seed=seed)
     allowed = int(binom.ppf(NULL_CONFIDENCE, _RUNS, 1.0 - confidence))
-    return NullControl(NULL_CONFIDENCE, found, _RUNS, alarms, allowed)
+    return NullControl(NULL_CONFIDENCE, tuple(found), _RUNS, alarms, allowed)
+
+
+def _beats_guessing(accuracy: Estimate, tests: int) -> bool:
+    right, single = round(accuracy.value * accuracy.n), single_confidence(NULL_CONFIDENCE, tests)
+    return clopper_pearson(right, accuracy.n, single).low > 0.5
 
 
 def _cut(scores: MembershipScores) -> MembershipScores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,12 +14,13 @@ from privet.attacks.membership import Answers, Pool, answers_of
 from privet.attacks.membership.fleet.signal_row import answering
 from privet.attacks.target import Target
 from privet.audit.limits import check_counts, check_whole
-from privet.errors import ArgumentError, DataError
+from privet.errors import ArgumentError, DataError, LabelError, PrivetError
 from privet.output_form import OutputForm
 
 __all__ = ["Defended", "Subject", "records_in", "subject_of"]
 
 _FEWEST = 20
+_MOST_CLASSES = 2**31  # until the target has told how many there are
 _PROBED = 64  # records that are asked to see how the target answers
 
 
@@ -98,16 +99,23 @@ def subject_of(
     check_whole("batch_size", batch_size, 1)
     ours, theirs = records_in("members", members), records_in("non_members", non_members)
     query, told, defend, name = _served(model, defense, form)
-    if len(ours[0]) == 0 or len(theirs[0]) == 0:
-        raise DataError("members or non-members are empty; give at least 20 of each.")
-    probed = _probe(query, ours[0][:_PROBED])
+    check_counts(len(ours[0]), len(theirs[0]), least=_FEWEST)
+    pool = Pool.of(ours, theirs, _MOST_CLASSES if classes is None else classes)
+    probed = _probe(query, pool.inputs[:_PROBED])
     if told is None:
         told = _form_of(probed)
     if classes is None:
-        classes = _classes_of(model, probed, told, ours, theirs)
-    pool = Pool.of(ours, theirs, classes)
-    check_counts(pool.members, pool.size - pool.members, least=_FEWEST)
-    Target(query, classes, told, batch_size)  # a form that does not fit the classes is refused here
+        classes = _classes_of(model, probed, told, pool)
+        if (largest := int(pool.labels.max())) >= classes:
+            where = int(pool.labels.argmax())
+            raise LabelError(
+                f"record {where} (members first) has label {largest} and the model answers {classes} classes; give "
+                f"integers in 0 ... {classes - 1}."
+            )
+        pool = replace(pool, classes=classes)
+    target = Target(query, classes, told, batch_size)
+    with answering(query) as ask:
+        replace(target, query=ask).ask(pool.inputs[:_PROBED])  # answers that are not what the form says end it here
     return Subject(pool, query, told, defend, name, batch_size)
 
 
@@ -147,8 +155,16 @@ def _served(
 
 
 def _probe(query: Callable[[Tensor], Any], inputs: Tensor) -> Any:
-    with torch.no_grad(), answering(query) as ask:
-        return ask(inputs)
+    try:
+        with torch.no_grad(), answering(query) as ask:
+            return ask(inputs)
+    except PrivetError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"the model cannot answer about inputs of {inputs.dtype} and shape {tuple(inputs.shape)} "
+            f"({type(error).__name__}: {error}); give records prepared as it was trained on them."
+        ) from error
 
 
 def _form_of(answer: Any) -> OutputForm:
@@ -166,16 +182,15 @@ def _form_of(answer: Any) -> OutputForm:
     return OutputForm()
 
 
-def _classes_of(
-    model: Any, probed: Any, form: OutputForm, ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]
-) -> int:
-    """As many as there are scores; behind top-k or labels, as many as the network within answers."""
+def _classes_of(model: Any, probed: Any, form: OutputForm, pool: Pool) -> int:
+    """As many as there are scores; behind top-k or labels, as many as the network within answers, or labels tell."""
     answer = probed
     if form.labels_only or form.k is not None:
         inside = model.origin_network() if isinstance(model, Defended) else model
-        answer = _probe(inside, ours[0][:1]) if isinstance(inside, nn.Module) else None
+        answer = _probe(inside, pool.inputs[:1]) if isinstance(inside, nn.Module) else None
     if isinstance(answer, Tensor) and answer.ndim == 2 and answer.is_floating_point():
         return int(answer.shape[1])
-    if form.labels_only and all(not labels.is_floating_point() for _, labels in (ours, theirs)):
-        return max(2, 1 + max(int(labels.max()) for _, labels in (ours, theirs)))
+    if form.labels_only:
+        told = [int(pool.labels.max())] + ([int(probed.max())] if isinstance(probed, Tensor) else [])
+        return max(2, 1 + max(told))
     raise ArgumentError("classes", None, "the number of classes, which the answers do not tell")

@@ -13,7 +13,7 @@ from privet.audit.runs import Run
 from privet.audit.world import ShadowEvidence, World
 from privet.statistics import clopper_pearson
 
-__all__ = ["suspicions"]
+__all__ = ["doubt_about", "suspicions"]
 
 _WIDE = 0.2  # of the blind classifier's interval
 _APART = 0.1  # between the target's share of sure records and that of the shadow models
@@ -52,6 +52,25 @@ def suspicions(
     if procedure is not None and procedure.auc.low <= 0.5 and any(judged[name].leaks for name in runs):
         found.append("The target leaks, and the shadow models do not: train_fn may not be how the target was trained.")
     return tuple(found)
+
+
+def doubt_about(judged: Mapping[str, Assessment], procedure: Procedure | None) -> str:
+    """A sentence, if shadow models give away what the target does not: it may be another model, or other members.
+
+    Args:
+        judged: what the scores on the target say.
+        procedure: what the shadow models say about the training; None without them.
+    """
+    if procedure is None or procedure.attack not in judged:
+        return ""
+    own = judged[procedure.attack].auc
+    if own.high >= procedure.auc.low:
+        return ""
+    return (
+        f"But models trained by train_fn on these records give them away, with an area under the ROC of at least "
+        f"{procedure.auc.low:.3f}, and the target does not, with at most {own.high:.3f}: check that these are the "
+        "records it was trained on, and that this is how."
+    )
 
 
 def _guesses(answers: Answers) -> bool:
