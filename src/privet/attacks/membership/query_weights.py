@@ -14,7 +14,7 @@ from privet.attacks.membership.shadow_matrix import Bools, Floats
 
 __all__ = ["query_weights"]
 
-_EXAMPLES = 32_000  # shadows times records that the weights are learned from
+_EXAMPLES = 16_000  # shadows times records that the weights are learned from
 _RIDGE = 0.01
 
 
