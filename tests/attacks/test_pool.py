@@ -48,7 +48,8 @@ def test_an_input_in_both_sets_is_named(dtype: torch.dtype, member: int, non_mem
 
 def test_the_first_pair_in_both_sets_is_named() -> None:
     members, non_members = records(30, 0), records(20, 1)
-    non_members[0][[7, 11]] = members[0][[4, 2]]
+    members[0][9] = members[0][4]
+    non_members[0][[7, 11]] = members[0][[9, 2]]
     with pytest.raises(DataError, match=r"^2 of 20 non-members .* first being member 4 and non-member 7;"):
         Pool.of(members, non_members, classes=3)
 
