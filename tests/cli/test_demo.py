@@ -23,6 +23,8 @@ def test_demo_prints_one_table_and_writes_one_page(tmp_path: Path) -> None:
     for protection in ("none", "rounding", "top 3", "label only"):
         row = next(line for line in result.stdout.splitlines() if line.strip().startswith(protection))
         assert re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]", row), "every figure has its interval"
+    assert sum(" LiRA " in line for line in result.stdout.splitlines()) == 3
+    assert "\N{HORIZONTAL ELLIPSIS}" not in result.stdout, "no cell is cut off at 80 columns"
     assert [str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()] == [
         "privet-demo/report.html"
     ]

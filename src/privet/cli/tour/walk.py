@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import tempfile
 import time
@@ -17,6 +18,7 @@ from rich.table import Table as RichTable
 
 from privet import __version__, report, training
 from privet.cli.tour.budget import budget
+from privet.cli.tour.membership import membership
 from privet.cli.tour.output_defenses import output_defenses
 from privet.cli.tour.private_training import private_training
 from privet.cli.tour.scene import FALSE_POSITIVE_RATE, Row, Scene, set_scene
@@ -29,6 +31,7 @@ __all__ = ["STOPS", "walk"]
 
 STOPS = (
     Stop("attack it, defend its answers, attack again", output_defenses),
+    Stop("train networks like it, attack each answer with them", membership),
     Stop("plan a private training within a budget", budget),
     Stop("train it privately, attack it again", private_training),
 )
@@ -90,12 +93,12 @@ def _terminal_table(rows: tuple[Row, ...]) -> RichTable:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name in ("Protection", "Lets out", "Accuracy", "ROC area", f"Found at {100 * FALSE_POSITIVE_RATE:g}% FPR"):
+    for name in ("Protection", "Attack", "Accuracy", "ROC area", f"Found at {100 * FALSE_POSITIVE_RATE:g}% FPR"):
         table.add_column(name, no_wrap=True)
     for row in rows:
         found = row.leakage
         rate = str(found.rate.tpr) if found.rate.reached else "no such threshold"
-        table.add_row(row.protection, row.lets_out, f"{100 * found.accuracy.value:.1f}%", str(found.auc), rate)
+        table.add_row(row.protection, row.attack, f"{100 * found.accuracy.value:.1f}%", str(found.auc), rate)
     return table
 
 
@@ -104,6 +107,7 @@ def _columns() -> tuple[str, ...]:
     return (
         "Protection",
         "Lets out",
+        "Attack",
         "Accuracy on unseen",
         "ROC area",
         f"Found at {percent} false alarms",
@@ -111,21 +115,29 @@ def _columns() -> tuple[str, ...]:
     )
 
 
-def _cells(row: Row) -> tuple[str | Cell, ...]:
+def _cells(row: Row, scales: tuple[tuple[float, float], tuple[float, float]]) -> tuple[str | Cell, ...]:
     found = row.leakage
     return (
         row.protection,
         row.lets_out,
+        row.attack,
         Cell(found.accuracy, (0.0, 1.0), percent=True),
-        Cell(found.auc, (0.45, 0.75), chance=0.5),
+        Cell(found.auc, scales[0], chance=0.5),
         *(
-            Cell(rate, (0.0, 0.05), chance=FALSE_POSITIVE_RATE, percent=True) if found.rate.reached else words
+            Cell(rate, scales[1], chance=FALSE_POSITIVE_RATE, percent=True) if found.rate.reached else words
             for rate, words in (
                 (found.rate.tpr, "no such threshold"),
                 (found.rate.fpr, "more records share the top score"),
             )
         ),
     )
+
+
+def _scales(rows: tuple[Row, ...]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Of the area and of the rates, wide enough for the largest of them."""
+    area = max(row.leakage.auc.high for row in rows)
+    rate = max(end for row in rows for end in (row.leakage.rate.tpr.high, row.leakage.rate.fpr.high))
+    return (0.45, min(1.0, math.ceil(20 * area) / 20)), (0.0, min(1.0, math.ceil(20 * rate) / 20))
 
 
 def _page(scene: Scene, results: list[StopResult], rows: tuple[Row, ...], seconds: float) -> Page:
@@ -183,7 +195,7 @@ def _summary(rows: tuple[Row, ...]) -> Section:
                 "a coin "
                 "would stand.",
                 _columns(),
-                tuple(_cells(row) for row in rows),
+                tuple(_cells(row, _scales(rows)) for row in rows),
             ),
         ),
     )
