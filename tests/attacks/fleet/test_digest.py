@@ -115,6 +115,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("width = 8", "width = 9"),
         (".relu()", ".tanh()"),
         ("decay * 1.0", "decay * 1.5"),
+        ("decay * 1.0", "decay - 1.0"),
         ("momentum=0.9", "momentum=0.8"),
         ("range(3)", "range(4)"),
         ("return parts, 7", "return parts, 8"),

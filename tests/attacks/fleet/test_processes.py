@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from privet import outputs
 from privet.attacks.membership import Pool
 from privet.attacks.membership.fleet import Fleet, Processes, Queries, Query, Serial
 from privet.attacks.membership.fleet import fleet as module_of_fleet
@@ -103,6 +104,7 @@ import os, time
 from pathlib import Path
 import torch
 from torch import nn
+from privet import outputs
 from privet.attacks.membership import Pool
 from privet.attacks.membership.fleet import Fleet, Processes
 FOLDER = Path({folder!r})
@@ -129,6 +131,13 @@ def test_workers_end_with_their_parent_in_the_middle_of_a_training(tmp_path: Pat
         os.kill(process.pid, number)
     assert len(processes(folder)) == 2
     assert all(gone(worker) for worker in processes(folder))
+
+
+def test_a_defense_goes_with_the_shadows() -> None:
+    served = outputs.Rounding(fit(np.arange(20), 0).eval(), decimals=1)
+    found = Fleet(fit, POOL, seed=1, executor=Processes(1), form=served.output_form, defend=served.around).grow(2)
+    here = Fleet(fit, POOL, seed=1, executor=Serial(), form=served.output_form, defend=served.around).grow(2)
+    assert np.array_equal(found.signals, here.signals)
 
 
 def test_errors_of_a_training_come_through_with_their_shadow() -> None:
