@@ -7,24 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from privet.attacks.membership.fleet import ONE_QUERY, Executor, Fleet, Queries, TrainFn
 from privet.attacks.membership.learned import METHODS, Method, check_methods
+from privet.audit.claim import ClaimAudit
 from privet.audit.claimed import UNTESTED, checked_claim, claim_of
 from privet.audit.conclude import conclude
-from privet.audit.controls import controlled
-from privet.audit.evidence import gathered
-from privet.audit.judge import judge
+from privet.audit.controls import Controls, controlled
+from privet.audit.evidence import Evidence, gathered
+from privet.audit.judge import Judged, judge
 from privet.audit.planted import planted_rows
 from privet.audit.provenance import images_of, provenance_of
 from privet.audit.result import AuditResult
 from privet.audit.runs import headline_of
 from privet.audit.slices import checked_columns
-from privet.audit.subject import Defended, subject_of
+from privet.audit.subject import Defended, Subject, subject_of
 from privet.audit.terms import Terms, seconds_of
 from privet.audit.watch import watched
+from privet.errors import ArgumentError
 from privet.output_form import OutputForm
 
 __all__ = ["audit_model"]
@@ -132,21 +134,7 @@ def audit_model(
     pool = subject.pool
     columns = checked_columns(slices or {}, pool.members, pool.size - pool.members)
     proof = claim_of(claimed, canaries, confidence)
-    fleet = (
-        None
-        if train_fn is None
-        else Fleet(
-            train_fn,
-            pool,
-            form=subject.form,
-            defend=subject.defend,
-            queries=queries,
-            seed=seed,
-            executor=executor,
-            store=store,
-            version=version,
-        )
-    )
+    fleet = _fleet(train_fn, subject, queries, executor, seed=seed, store=store, version=version)
     rows = planted_rows(pool.members, planted_share, seed)
     with watched(progress) as watch:
         ends = None if limit is None else begun + limit
@@ -155,6 +143,43 @@ def audit_model(
         controls = controlled(evidence.world, evidence.runs, chosen, rows, terms)
         watch.say("judging")
         judged = judge(evidence, controls, rows.size, terms)
+    how = "" if evidence.growth is None else evidence.growth.how
+    took = time.monotonic() - begun
+    made = provenance_of(model, subject, terms, shadows=evidence.shadows, how=how, seconds=took)
+    return _result(subject, evidence, controls, judged, terms, columns, (claimed, proof), made)
+
+
+def _fleet(
+    train_fn: TrainFn | None, subject: Subject, queries: Queries, executor: Executor | None, **kept: Any
+) -> Fleet | None:
+    """The fleet that asks shadow models as the target is asked."""
+    if not isinstance(queries, Queries):
+        raise ArgumentError("queries", queries, "Queries, such as shifts_and_flips()")
+    if train_fn is None:
+        return None
+    return Fleet(
+        train_fn,
+        subject.pool,
+        form=subject.form,
+        defend=subject.defend,
+        queries=queries,
+        executor=executor,
+        **kept,
+    )
+
+
+def _result(
+    subject: Subject,
+    evidence: Evidence,
+    controls: Controls,
+    judged: Judged,
+    terms: Terms,
+    columns: Mapping[str, NDArray[Any]],
+    claims: tuple[tuple[float, float] | None, ClaimAudit | None],
+    provenance: tuple[tuple[str, str], ...],
+) -> AuditResult:
+    """The verdict, and all it rests on."""
+    pool, growth, (claimed, proof) = subject.pool, evidence.growth, claims
     verdict, reason = conclude(
         judged.attacks,
         null=controls.null,
@@ -165,7 +190,6 @@ def audit_model(
         shadows=evidence.shadows,
         doubt=judged.doubt,
     )
-    growth = evidence.growth
     return AuditResult(
         verdict=verdict,
         reason=reason,
@@ -173,7 +197,7 @@ def audit_model(
         headline=headline_of(evidence.runs),
         members=pool.members,
         non_members=pool.size - pool.members,
-        confidence=confidence,
+        confidence=terms.confidence,
         tests=judged.tests,
         null=controls.null,
         planted=judged.planted,
@@ -190,12 +214,5 @@ def audit_model(
         inputs=images_of(pool.inputs),
         warnings=(*judged.warnings, *((UNTESTED,) if claimed and proof is None else ())),
         interrupted=growth is not None and growth.interrupted,
-        provenance=provenance_of(
-            model,
-            subject,
-            terms,
-            shadows=evidence.shadows,
-            how="" if growth is None else growth.how,
-            seconds=time.monotonic() - begun,
-        ),
+        provenance=provenance,
     )

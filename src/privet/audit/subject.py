@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -144,7 +145,7 @@ def _served(
     if defense is None:
         if form is not None and not isinstance(form, OutputForm):
             raise ArgumentError("form", form, "an OutputForm, or None to see by the answers")
-        return model, form, None, ""
+        return model if isinstance(model, nn.Module) else partial(_as_tensor, model), form, None, ""
     if not isinstance(defense, Defended):
         raise ArgumentError("defense", defense, "an output defense, as in outputs.Rounding(model, decimals=1)")
     if defense is not model and defense.origin_network() is not model:
@@ -152,6 +153,12 @@ def _served(
     if form is not None and form != defense.output_form:
         raise ArgumentError("form", form, "None beside a defense, which tells its own")
     return defense, defense.output_form, defense.around, type(defense).__name__
+
+
+def _as_tensor(model: Callable[[Tensor], Any], inputs: Tensor) -> Any:
+    """What a function answers; an array as a tensor."""
+    answer = model(inputs)
+    return torch.from_numpy(answer) if isinstance(answer, np.ndarray) else answer
 
 
 def _probe(query: Callable[[Tensor], Any], inputs: Tensor) -> Any:
