@@ -187,6 +187,25 @@ def shared() -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(FEATURES, CLASSES))
 
 
+def tied() -> nn.Module:
+    first, second = nn.Linear(FEATURES, FEATURES), nn.Linear(FEATURES, FEATURES)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.Linear(FEATURES, CLASSES))
+
+
+class Counts(nn.Sequential):
+    """Remembers how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(FEATURES, CLASSES))
+        self.register_buffer("asked", torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.asked += 1
+        logits: Tensor = super().forward(inputs)
+        return logits
+
+
 def frozen() -> nn.Module:
     network = perceptron(FEATURES, 4)(0)
     next(network.parameters()).requires_grad_(False)
@@ -214,6 +233,8 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "scaled logits": lambda: Ends(lambda values: values, lambda values: values * 2),
     "scaled logits in place": lambda: Ends(lambda values: values, lambda values: values.mul_(2)),
     "shared": shared,
+    "tied": tied,
+    "a buffer": Counts,
     "frozen": frozen,
     "hooked": hooked,
     "linear along another side": lambda: nn.Sequential(nn.Linear(3, 4), nn.Flatten(), nn.Linear(8, CLASSES)),

@@ -33,8 +33,8 @@ class Recipe:
     training is and not only how it runs, :meth:`train_many` can train many networks side by side. That wins for
     multilayer perceptrons, linear layers and pointwise functions between them: for 784-256-10 in batches of 64 a step
     takes a third of the processor time of one over a data loader, and every core trains networks of its own (the
-    benchmark ``shadow-fleet`` measures it). Convolutions spend their time in the arithmetic of a single network already:
-    those are trained one by one, and gain from several processes instead.
+    benchmark ``shadow-fleet`` measures it). Convolutions spend their time in the arithmetic of a single network
+    already: those are trained one by one, and gain from several processes instead.
 
     Both ways take the same records in the same order and differ by rounding only.
 
