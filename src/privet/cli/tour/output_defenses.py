@@ -48,7 +48,7 @@ def _leak(scene: Scene, plain: Row) -> Section:
                     "time, reads its confidence in the right answer, and says “trained on” where it is high.",
                 )
             ),
-            _gallery(scene, plain),
+            *_galleries(scene, plain),
             Note("Why the surest guesses are no proof", _why(scene, plain)),
         ),
     )
@@ -72,14 +72,25 @@ def _order(plain: Row) -> NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")
 
 
-def _gallery(scene: Scene, plain: Row) -> Gallery:
+def _galleries(scene: Scene, plain: Row) -> tuple[Gallery, Gallery]:
+    order = _order(plain)
+    return (
+        _gallery(
+            scene,
+            plain,
+            order[:_SHOWN],
+            f"The {_SHOWN} images with the highest confidence in their label. A red frame marks an image that was "
+            "trained on, a green one an image that was kept apart.",
+        ),
+        _gallery(scene, plain, order[-_SHOWN:], f"The {_SHOWN} with the lowest."),
+    )
+
+
+def _gallery(scene: Scene, plain: Row, chosen: NDArray[np.intp], caption: str) -> Gallery:
     scores = np.concatenate((plain.leakage.scores.members, plain.leakage.scores.non_members))
     images = np.concatenate((scene.members.inputs.numpy(), scene.non_members.inputs.numpy()))
-    order = _order(plain)
-    chosen = (*order[:_SHOWN], *order[-_SHOWN:])
     return Gallery(
-        f"Above, the {_SHOWN} images with the highest confidence in their label; below, the {_SHOWN} with the lowest. "
-        "A red frame marks an image that was trained on, a green one an image that was kept apart.",
+        caption,
         tuple(
             Picture(
                 picture(images[index]),

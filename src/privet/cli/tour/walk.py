@@ -24,7 +24,7 @@ from privet.cli.tour.private_training import private_training
 from privet.cli.tour.scene import FALSE_POSITIVE_RATE, Row, Scene, set_scene
 from privet.cli.tour.stop import Stop, StopResult
 from privet.errors import ArgumentError
-from privet.report import Card, Cell, Page, Section, Table, Text
+from privet.report import Card, Cell, Page, Section, Table, Text, write_estimate
 from privet.statistics import Estimate
 
 __all__ = ["STOPS", "walk"]
@@ -149,7 +149,8 @@ def _page(scene: Scene, results: list[StopResult], rows: tuple[Row, ...], second
         cards=(
             Card(f"{100 * trained.accuracy:.0f}%", "right on the images it was trained on"),
             Card(f"{100 * plain.accuracy.value:.1f}%", "right on images it never saw"),
-            Card(f"{plain.auc.value:.2f}", _card_label(plain.auc), "leak" if plain.auc.low > 0.5 else "plain"),
+            _simple(plain.auc),
+            *_strongest(rows),
         ),
         sections=(*(section for result in results for section in result.sections), _summary(rows), _how_to_read(scene)),
         provenance=(
@@ -182,8 +183,21 @@ def _lead(auc: Estimate, members: int) -> str:
     )
 
 
-def _card_label(auc: Estimate) -> str:
-    return f"ROC area of a simple attack ({auc.low:.2f} – {auc.high:.2f}); 0.50 is a coin"
+def _strongest(rows: tuple[Row, ...]) -> tuple[Card, ...]:
+    """What an attacker with networks of its own finds on the undefended network."""
+    found = next((row.leakage.rate for row in rows if (row.protection, row.attack) == ("none", "LiRA")), None)
+    if found is None:
+        return ()
+    tone = "leak" if found.tpr.low > found.fpr.high else "plain"
+    said = f"of them found by networks like it, 1 in {round(1 / FALSE_POSITIVE_RATE)} others wrongly accused"
+    shares = write_estimate(found.tpr, percent=True)
+    return (Card(shares.value, said, tone, f"{shares.low}–{shares.high}"),)
+
+
+def _simple(auc: Estimate) -> Card:
+    said = write_estimate(auc, chance=0.5, digits=2)
+    tone = "leak" if auc.low > 0.5 else "plain"
+    return Card(said.value, "ROC area of a simple attack; 0.50 is a coin", tone, f"{said.low}–{said.high}")
 
 
 def _summary(rows: tuple[Row, ...]) -> Section:
