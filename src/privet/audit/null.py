@@ -20,6 +20,7 @@ NULL_CONFIDENCE = 0.999
 """One right audit in 1,000 is called invalid by chance."""
 
 _RUNS = 200
+_MOST = 10_000  # of each side that are shuffled again: whether the test keeps what it says is seen with these
 _TIED = "tied scores"
 
 
@@ -74,12 +75,12 @@ def _cut(scores: MembershipScores) -> MembershipScores:
 def _alarms(both: tuple[MembershipScores, ...], *, confidence: float, seed: int) -> int:
     """In how many shufflings the rates of any of them seem to exclude chance."""
     generator = np.random.default_rng((seed, 1))
-    members = both[0].members.size
+    members, non_members = (min(side.size, _MOST) for side in (both[0].members, both[0].non_members))
     pools = [np.concatenate((one.members, one.non_members)) for one in both]
-    single = single_confidence(confidence, max(len(both) * len(shown_rates(both[0].non_members.size)), 1))
+    single = single_confidence(confidence, max(len(both) * len(shown_rates(non_members)), 1))
     alarms = 0
     for _ in range(_RUNS):
-        order = generator.permutation(pools[0].size)
+        order = generator.permutation(pools[0].size)[: members + non_members]
         alarms += any(finds(rates_of(_split(pool[order], members), single)) for pool in pools)
     return alarms
 
