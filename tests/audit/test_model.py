@@ -147,6 +147,27 @@ def test_training_that_ignores_its_arguments_is_named():
     assert any("answer alike" in warning for warning in result.warnings)
 
 
+def test_a_model_that_only_guesses_is_named():
+    for gap, named in ((0.0, True), (6.0, False)):
+        model, members, non_members, _ = case(gap=gap)
+        result = audit(model, members, non_members)
+        assert any("no more often than a guess" in warning for warning in result.warnings) is named
+
+
+def test_a_comparison_of_few_records_is_called_weak():
+    for size, named in ((30, True), (800, False)):
+        model, members, non_members, _ = case(sizes=(size, size))
+        result = audit(model, members, non_members)
+        assert any("could hardly be checked" in warning for warning in result.warnings) is named
+
+
+def test_shadow_models_that_answer_otherwise_than_the_target_are_named():
+    model, members, non_members, train = case(gap=0.0)
+    sure = lambda indices, seed: Memory(train.inputs, train.labels, 9.0, seed)  # noqa: E731
+    result = audit(model, members, non_members, train_fn=sure, shadows=6)
+    assert any("even odds" in warning for warning in result.warnings)
+
+
 def test_the_same_seed_gives_the_same_audit():
     first, second = (
         audit(*case()[:3], train_fn=case()[3], seed=3, methods=[("knn", {"n_neighbors": [5]})], shadows=6)

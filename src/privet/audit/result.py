@@ -39,7 +39,7 @@ class AttackResult:
         auc: area under the ROC; its interval holds together with all others of the audit.
         rates: the true positive rate at each false positive rate of :data:`RATES` that the sample can show.
         leaks: an interval excludes chance.
-        planted_found: the attack finds the planted leak (or has found one already).
+        planted_found: the attack finds the planted leak.
         required: an audit in which this attack misses the planted leak is underpowered.
         details: what else the attack says of itself: chosen parameters, precision, accuracy and recall.
     """

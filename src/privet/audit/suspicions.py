@@ -48,7 +48,7 @@ def suspicions(
             f"classifier's area lies between {blind.auc.low:.2f} and {blind.auc.high:.2f}."
         )
     if world.shadows is not None:
-        found += _about_shadows(world.shadows, world.answers.members)
+        found += _about_shadows(world.shadows, world.answers)
     if procedure is not None and procedure.auc.low <= 0.5 and any(judged[name].leaks for name in runs):
         found.append("The target leaks, and the shadow models do not: train_fn may not be how the target was trained.")
     return tuple(found)
@@ -81,15 +81,15 @@ def _guesses(answers: Answers) -> bool:
     return clopper_pearson(right, len(labels), _SURELY).low <= commonest and commonest < 1.0
 
 
-def _about_shadows(shadows: ShadowEvidence, members: int) -> list[str]:
+def _about_shadows(shadows: ShadowEvidence, answers: Answers) -> list[str]:
     """Shadow models that differ from the target in how they answer about records that none of them was trained on."""
     found = []
     signals = np.asarray(shadows.signals[:, :, 0])
     if all(np.array_equal(signals[0], other) for other in signals[1:]):
         found.append("All shadow models answer alike: train_fn seems not to train on the indices it is given.")
-    middle = 0.5 if set(np.unique(signals).tolist()) <= {0.0, 1.0} else 0.0
+    middle = 0.5 if answers.form.labels_only else 0.0
     theirs = float((signals[~shadows.membership] > middle).mean())
-    own = float((shadows.target[members:, 0] > middle).mean())
+    own = float((shadows.target[answers.members :, 0] > middle).mean())
     if abs(theirs - own) > _APART:
         found.append(
             f"About records they were not trained on, the target gives the right label more than even odds for "

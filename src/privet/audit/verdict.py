@@ -16,7 +16,7 @@ class Verdict(Enum):
             nothing found something.
         LEAK: an attack finds members more often than non-members, beyond what chance explains.
         UNDERPOWERED: no leak was found, and a planted leak of the stated size was not found either.
-        NO_LEAK_FOUND: no attack found a leak, though each would have found the planted one. Others may.
+        NO_LEAK_FOUND: no attack found a leak, though those that must would have found the planted one. Others may.
 
     Example:
         >>> Verdict("NO LEAK FOUND")
