@@ -49,8 +49,7 @@ def test_more_attacks_make_every_interval_wider():
     assert among.rates[0.1].tpr.low < alone.rates[0.1].tpr.low
 
 
-@pytest.mark.parametrize("levels", [None, 2.0])
-@pytest.mark.parametrize("sizes", [(100, 100), (40, 200)])
+@pytest.mark.parametrize(("levels", "sizes"), [(None, (40, 200)), (2.0, (100, 100))])
 def test_without_a_leak_at_most_the_stated_share_of_audits_finds_one(levels, sizes):
     generator = np.random.default_rng(1)
     runs, alarms = 60, 0
