@@ -44,6 +44,21 @@ def test_a_rotated_row_is_the_fit_without_its_block(some: Drawn, how: tuple[Vari
         close(scores, reference.lira(*some.without(row), some.signals[row], variance, offline, None))
 
 
+@settings(deadline=None, max_examples=30)
+@given(some=drawn(least_blocks=3, queries=2), how=HOW)
+def test_a_rotated_target_may_answer_behind_a_defense_that_the_fit_is_without(
+    some: Drawn, how: tuple[Variance, bool]
+) -> None:
+    variance, offline = how
+    targets, form = rounded(some.signals, 1), ROUNDED
+    found = lira_rotated(
+        some.signals, some.membership, some.blocks, targets=targets, variance=variance, offline=offline, form=form
+    )
+    for row, scores in enumerate(found):
+        close(scores, lira(*some.without(row), targets[row], variance=variance, offline=offline, form=form))
+        close(scores, reference.lira(*some.without(row), targets[row], variance, offline, 0.1))
+
+
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_records_alike_are_those_of_about_the_same_centre(decimals: int | None) -> None:
     some = draw(3, blocks=3, records=450)
@@ -199,6 +214,12 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], words: str) -> Non
     arguments = {"signals": GOOD.signals, "membership": GOOD.membership, "target": GOOD.target} | change
     with pytest.raises(DataError, match=words):
         lira(**arguments)
+
+
+def test_targets_of_another_shape_are_refused() -> None:
+    some = draw(1, blocks=3, records=6)
+    with pytest.raises(DataError, match="targets"):
+        lira_rotated(some.signals, some.membership, some.blocks, targets=some.signals[:, :3])
 
 
 def test_rotating_and_own_variances_need_more() -> None:

@@ -211,6 +211,20 @@ def test_shadows_pass_through_the_defense_and_so_does_the_target() -> None:
     assert np.array_equal(growing.row(served), signal_row(served, POOL, served.output_form))
 
 
+def test_shadows_are_asked_without_the_defense_as_well(tmp_path: Path) -> None:
+    served = outputs.Rounding(fit(np.arange(30), 0).eval(), decimals=1)
+    behind = {"form": served.output_form, "defend": served.around, "queries": noisy(0.1, 2, seed=0)}
+    found = fleet(**behind, undefended=OutputForm(), store=tmp_path).grow(4)
+    assert np.array_equal(found.signals, fleet(**behind).grow(4).signals)
+    assert found.undefended is not None
+    assert np.array_equal(found.undefended, fleet(queries=behind["queries"]).grow(4).signals)
+    again = fleet(**behind, undefended=OutputForm(), store=tmp_path).shadows
+    assert again.undefended is not None
+    assert np.array_equal(again.undefended, found.undefended)
+    assert len(fleet(**behind, store=tmp_path).shadows) == 0
+    assert fleet(**behind).grow(2).undefended is None
+
+
 def test_an_interrupt_keeps_what_was_finished_and_goes_through(tmp_path: Path) -> None:
     def interrupted(done: int, of: int) -> None:
         if done == 3:
@@ -283,6 +297,7 @@ def test_answers_of_nan_name_the_shadow() -> None:
         {"executor": Serial},
         {"executor": "serial"},
         {"defend": 3},
+        {"undefended": OutputForm()},
         {"version": 2},
         {"store": 3},
         {"store": __file__},

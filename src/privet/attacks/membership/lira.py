@@ -63,9 +63,10 @@ def lira(
     Offline, without models trained on the record: :math:`s(x) = -\frac1Q \sum_q \log(1 - \Phi(z_q))`,
     :math:`z = (\phi - \mu_{out}) / \sigma_{out}`.
 
-    Where the target's probabilities are rounded, those of the shadows must be, too (they pass through the defense);
-    then f is the probability of the cell :math:`[p - u/2, p + u/2]` in log-odds, with open ends at 0 and 1, and offline
-    the tail begins at the cell's lower end. No variance is taken to be below 10^-4.
+    Where the target's probabilities are rounded, f is the probability of the cell :math:`[p - u/2, p + u/2]` in
+    log-odds, with open ends at 0 and 1, and offline the tail begins at the cell's lower end. The laws may come from
+    shadows behind the same defense or from their full answers, which the attacker has: the latter is as strong or
+    stronger, behind top-k by far. No variance is taken to be below 10^-4.
 
     Args:
         signals: scaled confidences of K shadows (K, P) or, of Q queries a record, (K, P, Q).
@@ -113,6 +114,7 @@ def lira_rotated(
     membership: Bools,
     blocks: NDArray[Any],
     *,
+    targets: NDArray[Any] | None = None,
     variance: Variance | None = None,
     offline: bool = False,
     form: OutputForm = _EVERYTHING,
@@ -126,6 +128,8 @@ def lira_rotated(
         signals: as for :func:`lira`.
         membership: as for :func:`lira`.
         blocks: (K,) integers; shadows of one number are left out together. At least two blocks.
+        targets: what each shadow says as the target, of the shape of ``signals``: its answers behind the defense, where
+            ``signals`` are its full ones; None: ``signals``.
         variance: as for :func:`lira`.
         offline: as for :func:`lira`.
         form: as for :func:`lira`.
@@ -147,6 +151,7 @@ def lira_rotated(
                [ True,  True]])
     """
     matrix = ShadowMatrix.checked(signals, membership)
+    asked = matrix if targets is None else matrix.alike(targets)
     rows = matrix.blocks(blocks)
     chosen = _chosen(matrix, variance, offline, rows)
     unit = unit_of(form)
@@ -156,8 +161,9 @@ def lira_rotated(
         values = matrix.query(query)
         outside = left_out([Moments.of(values[row], ~matrix.membership[row]) for row in rows], Moments.merged)
         inside = left_out([Moments.of(values[row], matrix.membership[row]) for row in rows], Moments.merged)
+        answers = asked.query(query)
         for index, row in enumerate(rows):
-            one = _score(values[row], None if offline else inside[index], outside[index], chosen, unit)
+            one = _score(answers[row], None if offline else inside[index], outside[index], chosen, unit)
             score[row] += weights[index][query] * one
     return score
 

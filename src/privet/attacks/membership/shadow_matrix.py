@@ -59,6 +59,17 @@ class ShadowMatrix:
         shadows, records, queries = self.signals.shape
         return shadows, records, queries
 
+    def alike(self, signals: NDArray[Any]) -> ShadowMatrix:
+        """Other signals of the same shadows, records and queries.
+
+        Raises:
+            DataError: if they are of another shape, or one is NaN or infinite.
+        """
+        signals = np.asarray(signals)
+        if signals.shape != self.shape and (*signals.shape, 1) != self.shape:
+            raise DataError(f"targets are of shape {signals.shape}; give {self.shape}, as the signals are.")
+        return ShadowMatrix.checked(signals, self.membership)
+
     def without(self, rows: NDArray[np.intp]) -> tuple[NDArray[Any], Bools]:
         """Signals and membership of all shadows but these."""
         others = np.delete(np.arange(len(self.membership)), rows)

@@ -54,11 +54,13 @@ class Shadows:
         signals: what each says about each record in each way of asking (K, P, Q) float32, mapped from the disk.
         membership: which records each was trained on (K, P).
         blocks: the block of each (K,); within a block every record was trained on equally often.
+        undefended: what each says without the defense (K, P, Q); None where it was not asked so.
     """
 
     signals: NDArray[np.float32]  # (K, P, Q)
     membership: NDArray[np.bool_]  # (K, P)
     blocks: NDArray[np.intp]  # (K,)
+    undefended: NDArray[np.float32] | None = None  # (K, P, Q)
 
     def __len__(self) -> int:
         return len(self.blocks)
@@ -88,6 +90,7 @@ class Fleet:
         *,
         form: OutputForm = _EVERYTHING,
         defend: Callable[[nn.Module], Callable[[Tensor], Any]] | None = None,
+        undefended: OutputForm | None = None,
         queries: Queries = ONE_QUERY,
         seed: int,
         executor: Executor | None = None,
@@ -101,6 +104,8 @@ class Fleet:
             pool: the P records.
             form: what is let out of the answers that are asked, after ``defend``.
             defend: puts the target's defense around a shadow; None: shadows are asked as they are.
+            undefended: what a shadow answers without ``defend``: it is asked so as well, for the attacker owns it; None:
+                it is not.
             queries: the Q ways to ask about each record.
             seed: of the memberships and of every training, not negative.
             executor: where shadows are trained; None: many at once if ``train_fn`` can, else in one process a core, one
@@ -116,7 +121,9 @@ class Fleet:
         """
         _check(train_fn=train_fn, pool=pool, defend=defend, executor=executor, version=version)
         self._train_fn, self._pool, self._seed, self._executor = train_fn, pool, check_whole("seed", seed, 0), executor
-        self._question = Question(pool, form, defend, queries)
+        if undefended is not None and defend is None:
+            raise ArgumentError("undefended", undefended, "None, or a defend that puts a defense around shadows")
+        self._question = Question(pool, form, defend, queries, undefended)
         self._block = block_size(pool.size, pool.members)
         Target(len, pool.classes, form)  # refuses a form that does not fit
         for query in queries:
@@ -128,7 +135,7 @@ class Fleet:
         else:
             above = _folder(store)
             parts = identity_of(train_fn, self._question, self._seed, version)
-        self._store = Store.at(above, parts, pool.size, len(queries))
+        self._store = Store.at(above, parts, pool.size, self._question.width)
         self._how = ""
 
     @property
@@ -271,7 +278,7 @@ class Fleet:
         return inclusion(self._pool.size, self._pool.members, block, self._seed)
 
     def _checked(self, row: Any) -> NDArray[np.float32]:
-        shape = (self._pool.size, len(self._question.queries))
+        shape = (self._pool.size, self._question.width)
         if not isinstance(row, np.ndarray) or row.shape != shape or row.dtype != np.float32:
             raise ArgumentError("executor", self._executor, f"one that yields what the work returns, float32 {shape}")
         return row
@@ -290,7 +297,9 @@ class Fleet:
                     f"{self.folder}: block {block} was trained on other records than this version of NumPy draws. "
                     "Remove the folder, and its shadows are trained again."
                 )
-        return Shadows(self._store.signals(count), membership, blocks)
+        signals, queries = self._store.signals(count), len(self._question.queries)
+        undefended = None if self._question.undefended is None else signals[:, :, queries:]
+        return Shadows(signals[:, :, :queries], membership, blocks, undefended)
 
 
 def _check(*, train_fn: Any, pool: Any, defend: Any, executor: Any, version: Any) -> None:

@@ -40,6 +40,7 @@ def identity_of(train_fn: TrainFn, question: Question, seed: int, version: str) 
         "defend": _digest_or_version("defend", question.defend, version),
         "queries": _digest_or_version("queries", question.queries, version),
         "form": dataclasses.asdict(question.form),
+        "undefended": None if question.undefended is None else dataclasses.asdict(question.undefended),
         "seed": seed,
         "version": version,
     }

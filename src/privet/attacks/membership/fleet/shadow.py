@@ -76,15 +76,21 @@ class ShadowJob:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What every shadow is asked, and what its answers pass through."""
+    """What every shadow is asked, what its answers pass through, and whether it is asked without that as well."""
 
     pool: Pool
     form: OutputForm
     defend: Callable[[nn.Module], Callable[[Tensor], Any]] | None
     queries: Queries
+    undefended: OutputForm | None = None
+
+    @property
+    def width(self) -> int:
+        """The signals of a record: one a query, twice as many if shadows are asked without the defense as well."""
+        return len(self.queries) * (1 if self.undefended is None else 2)
 
     def row(self, model: Any, shadow: int) -> NDArray[np.float32]:
-        """A trained shadow's signals (P, Q).
+        """A trained shadow's signals (P, Q); (P, 2Q) if it is asked without the defense as well, those last.
 
         Raises:
             ArgumentError: ``model`` cannot be asked.
@@ -96,7 +102,10 @@ class Question:
             with answering(model) as asked:
                 if self.defend is None:
                     return signal_row(asked, self.pool, self.form, self.queries)
-                return signal_row(self.defend(model), self.pool, self.form, self.queries)
+                defended = signal_row(self.defend(model), self.pool, self.form, self.queries)
+                if self.undefended is None:
+                    return defended
+                return np.concatenate((defended, signal_row(asked, self.pool, self.undefended, self.queries)), axis=1)
         except (DataError, NonFiniteOutputError) as error:
             raise DataError(f"shadow model {shadow}: {error}") from error
 
