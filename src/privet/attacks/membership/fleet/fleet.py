@@ -104,8 +104,8 @@ class Fleet:
             pool: the P records.
             form: what is let out of the answers that are asked, after ``defend``.
             defend: puts the target's defense around a shadow; None: shadows are asked as they are.
-            undefended: what a shadow answers without ``defend``: it is asked so as well, for the attacker owns it; None:
-                it is not.
+            undefended: what a shadow answers without ``defend``; it is asked so as well, for the attacker owns it.
+                None: it is not.
             queries: the Q ways to ask about each record.
             seed: of the memberships and of every training, not negative.
             executor: where shadows are trained; None: many at once if ``train_fn`` can, else in one process a core, one
