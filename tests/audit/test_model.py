@@ -104,6 +104,21 @@ def test_learned_attacks_find_it_too_and_the_null_trains_them_anew():
     assert not result.null.broken
 
 
+def test_what_is_told_of_the_strongest_attack_covers_every_attack():
+    model, members, non_members, train = case(gap=1.0)
+    result = audit(model, members, non_members, train_fn=train, methods=[("knn", {"n_neighbors": [5]})], shadows=6)
+    areas = [one.auc for one in result.attacks]
+    assert result.auc.low == max(one.low for one in areas)
+    assert result.auc.value == max(one.value for one in areas)
+    assert result.auc.high == max(one.high for one in areas)
+    assert result.auc.n == min(one.n for one in areas) == 400
+    rates = [one.rates[0.01].tpr for one in result.attacks]
+    assert result.tpr(0.01).high == max(one.high for one in rates)
+    assert result.tpr(0.01).low == max(one.low for one in rates)
+    with pytest.raises(ArgumentError, match="LiRA"):
+        result.attack("lira")
+
+
 def test_no_leak_is_not_found_and_the_planted_one_is():
     model, members, non_members, train = case(gap=0.0)
     result = audit(model, members, non_members, train_fn=train)
