@@ -1,13 +1,16 @@
 """A target's answers in every form become log-probabilities; what is withheld is imputed, never invented."""
 
+import math
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from privet import outputs
 from privet.attacks import Target
+from privet.attacks.membership import scaled_confidence
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
 
@@ -57,6 +60,46 @@ def test_rounded_to_zero_is_a_quarter_unit() -> None:
     rounded = torch.tensor([[1.0, 0.0, 0.0, 0.0]] * 3)
     imputed = Target(lambda x: rounded, 4, OutputForm(decimals=2, probabilities=True)).ask(INPUTS).exp()
     assert torch.allclose(imputed[0], torch.tensor([1.0, 0.0025, 0.0025, 0.0025], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("k", [1, 3, None])
+def test_an_answer_that_floating_point_calls_certain_is_no_outlier(k: int | None, kind: torch.dtype) -> None:
+    gaps = torch.arange(0.0, 200.0, 0.5)  # of the first logit above the others, to where exp(-gap) is no number
+    shown = torch.softmax(torch.nn.functional.pad(gaps[:, None].double(), (0, 3)), -1).to(kind)
+    form = OutputForm(k=k, probabilities=True)
+    target = Target(lambda _: shown if k is None else Ranked(*shown.topk(k)), 4, form, batch_size=len(gaps))
+    answer = target.ask(gaps[:, None]).numpy()
+    for label in (0, 3):  # right and wrong
+        odds = scaled_confidence(answer, np.full(len(gaps), label), form)
+        steps = np.diff(odds if label == 0 else -odds)
+        reached = np.abs(odds).max()
+        finest = -math.log(torch.finfo(kind).eps if k == 1 else torch.finfo(kind).tiny * torch.finfo(kind).eps)
+        assert reached < min(finest, 110.0) + 4.0  # no further out than the type tells apart, but for a few nats
+        assert steps.min() > -3.0  # the surer, the higher, but for how a type rounds near its ends
+        assert steps.max() < 4.0, "a gap between the certain and the almost certain"
+
+
+def test_a_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5))
+    network[1].eval()
+    batch = torch.cat((LOGITS, LOGITS + 100.0))
+    first = Target(network, 4, batch_size=2).ask(batch)
+    assert torch.equal(first, Target(network, 4).ask(batch)), "an answer depends on the others of its batch"
+    assert [module.training for module in network.modules()] == [True, True, False]
+    assert not network[0].running_mean.any(), "asking trained the network"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_probabilities_given_as_logits_are_refused_however_they_are_asked_for(batch_size: int) -> None:
+    with pytest.raises(DataError, match="is a probability distribution"):
+        Target(lambda x: torch.softmax(logits(x), -1), 4, batch_size=batch_size).ask(INPUTS)
+
+
+def test_logits_whose_last_rows_look_like_probabilities_are_logits() -> None:
+    rows = torch.cat((LOGITS, torch.eye(4)[:2]))
+    answer = Target(lambda x: rows[x[:, 0].long()], 4, batch_size=3).ask(torch.arange(5.0)[:, None])
+    assert torch.allclose(answer, torch.log_softmax(rows.double(), -1))
 
 
 def test_labels_only_tell_right_from_wrong() -> None:

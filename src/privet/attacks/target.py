@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
 
-__all__ = ["Target"]
+__all__ = ["Target", "evaluating"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Target:
     Attributes:
         query: maps inputs (N, ...) to an answer for each: scores (N, C), labels (N,), or a named tuple of the k largest
             ``values`` and their ``indices``, each (N, k). Scores and labels may be arrays of numpy. An answer must not
-            depend on the other inputs of the batch.
+            depend on the other inputs of the batch. A module is asked in evaluation mode, which is put back.
         classes: the number of classes C >= 2, which the attacker is taken to know.
         form: what is let out of the network's output, and whether it is probabilities; empty for all of its logits. A
             defense tells its own: ``defended.output_form``.
@@ -65,14 +66,20 @@ class Target:
         """
         if inputs.shape[0] == 0:
             raise DataError("no inputs to ask about; give at least one record.")
-        rows = []
-        with torch.no_grad():
+        rows, distributions = [], not self.form.probabilities and not self.form.labels_only
+        with torch.no_grad(), evaluating(self.query):
             for start in range(0, inputs.shape[0], self.batch_size):
                 batch = inputs[start : start + self.batch_size]
                 answer = self.query(batch)
                 if isinstance(answer, np.ndarray):
                     answer = torch.from_numpy(np.ascontiguousarray(answer))
                 rows.append(self._log_probabilities(answer, batch.shape[0]).cpu())
+                distributions = distributions and self._are_distributions(answer)
+                if distributions and start + batch.shape[0] > 1:  # a single row may look like one by chance
+                    raise DataError(
+                        "every row the target answered is a probability distribution; give "
+                        "form=OutputForm(probabilities=True), for the softmax of probabilities is no probability."
+                    )
         return torch.cat(rows)
 
     def _log_probabilities(self, answer: Any, size: int) -> Tensor:
@@ -82,6 +89,9 @@ class Target:
         * Top-k: each class not shown shares what the shown ones leave over, and is at most the smallest one shown. Of
           the k largest *logits* nothing follows for the rest: they are normalised among themselves.
         * Rounding: a value that was rounded to zero lies between zero and half a unit; it is taken as a quarter unit.
+        * Floating point rounds, too: a probability of zero is a quarter of the type's smallest number, and what
+          shown ones leave over is at least a quarter of that type's step at 1, or of the smallest one shown. A smaller
+          stand-in would make outliers of the surest answers, and those would rule every mean and variance.
         """
         form = self.form
         if form.labels_only:
@@ -95,15 +105,17 @@ class Target:
             values = self._scores_in(answer[0], (size, form.k))
             if not form.probabilities:
                 values = torch.softmax(values, -1)
-            left = (1.0 - values.sum(-1, keepdim=True)).clamp_min(0.0) / max(self.classes - form.k, 1)
-            hidden = torch.minimum(left, values.min(-1, keepdim=True).values).expand(size, self.classes)
+            smallest = values.min(-1, keepdim=True).values
+            least = smallest.clamp_max(torch.finfo(answer[0].dtype).eps) / 4.0
+            left = torch.maximum(1.0 - values.sum(-1, keepdim=True), least) / max(self.classes - form.k, 1)
+            hidden = torch.minimum(left, smallest).expand(size, self.classes)
             probabilities = hidden.scatter(-1, self._classes_in(answer[1], (size, form.k)), values)
         else:
             values = self._scores_in(answer, (size, self.classes))
             if not form.probabilities:
                 return torch.log_softmax(values, -1)
             probabilities = values
-        unit = 10.0**-form.decimals if form.decimals is not None else _TINY
+        unit = _smallest(answer) if form.decimals is None else 10.0**-form.decimals
         return probabilities.clamp_min(unit / 4.0).log()
 
     def _scores_in(self, answer: Any, shape: tuple[int, ...]) -> Tensor:
@@ -113,17 +125,20 @@ class Target:
         values = answer.double()
         if not bool(torch.isfinite(values).all()):
             raise DataError("the target answered NaN or infinity; leave such records out.")
-        # Rounding moves each value by at most half a unit, and half types by 2^-8 of it.
-        slack = 0.02 + (0.0 if self.form.decimals is None else 0.5 * shape[-1] * 10.0**-self.form.decimals)
-        likely = bool((values >= 0.0).all()) and bool((values.sum(-1) <= 1.0 + slack).all())
-        if self.form.probabilities and not likely:
+        if self.form.probabilities and not self._are_probabilities(values):
             raise DataError("the target answered scores that are no probabilities; give form=OutputForm() for logits.")
-        if not self.form.probabilities and likely and bool((values.sum(-1) >= 1.0 - slack).all()) and shape[0] > 1:
-            raise DataError(
-                "every row the target answered is a probability distribution; "
-                "give form=OutputForm(probabilities=True), for the softmax of probabilities is no probability."
-            )
         return values
+
+    def _are_probabilities(self, values: Tensor) -> bool:
+        return bool((values >= 0.0).all()) and bool((values.sum(-1) <= 1.0 + self._slack(values)).all())
+
+    def _are_distributions(self, answer: Any) -> bool:
+        values = (answer[0] if isinstance(answer, tuple) else answer).double()
+        return self._are_probabilities(values) and bool((values.sum(-1) >= 1.0 - self._slack(values)).all())
+
+    def _slack(self, values: Tensor) -> float:
+        """Rounding moves each value by at most half a unit, and half types by 2^-8 of it."""
+        return 0.02 + (0.0 if self.form.decimals is None else 0.5 * values.shape[-1] * 10.0**-self.form.decimals)
 
     def _classes_in(self, answer: Any, shape: tuple[int, ...]) -> Tensor:
         """Classes (N, ...) as int64, refused where they are none."""
@@ -137,7 +152,33 @@ class Target:
         return answer.long()
 
 
-_TINY = 1e-300
+@contextmanager
+def evaluating(query: Callable[[Tensor], Any]) -> Iterator[None]:
+    """Hold a module and all of its parts in evaluation mode; anything else that is called is left as it is.
+
+    Args:
+        query: a module, or anything else.
+    """
+    modes = {module: module.training for module in query.modules()} if isinstance(query, nn.Module) else {}
+    try:
+        if any(modes.values()):
+            query.eval()  # type: ignore[attr-defined]
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+_SMALLEST = 1e-45  # as float32 has it; float64 could say less, but softmax of float32 is often passed on as float64
+
+
+def _smallest(answer: Any) -> float:
+    """The smallest number above zero that the scores of an answer could be."""
+    scores = answer[0] if isinstance(answer, tuple) else answer
+    if not scores.is_floating_point():
+        return _SMALLEST
+    kind = torch.finfo(scores.dtype)
+    return max(kind.tiny * kind.eps, _SMALLEST)
 
 
 def _shown(answer: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from privet.attacks.membership.canaries import check_canaries
+from privet.attacks.target import evaluating
 from privet.errors import ArgumentError, DataError, LabelError
 
 __all__ = ["GradientScores"]
@@ -111,7 +111,7 @@ class GradientScores:
             LabelError: if the model has no such class as a label says.
         """
         direction = _flat(model, released)  # (p,)
-        with _evaluating(model):
+        with evaluating(model):
             kept = list(self._gradients(model, self._canaries)) if self._whiten else None  # rows (b, p)
             if self._others is not None:
                 known = _sum(self._gradients(model, self._others))
@@ -174,14 +174,3 @@ def _flat(model: nn.Module, released: Sequence[Tensor] | Tensor | None) -> Tenso
     if given != shapes:
         raise ArgumentError("released", f"of shapes {given}", f"a gradient for each trainable parameter, {shapes}")
     return torch.cat([part.detach().flatten() for part in parts if part is not None])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
