@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.audit.worlds import CLASSES, audited, logs_of, world_of
 
-from privet.attacks.membership import Answers, MembershipScores, scaled_confidence, threshold_attacks
+from privet.attacks.membership import Answers, MembershipScores, lira, scaled_confidence, threshold_attacks
 from privet.audit import Verdict
 from privet.audit.exchange import exchange_control
 from privet.audit.null import null_control
@@ -220,3 +220,52 @@ def test_signals_that_do_not_fit_are_refused():
     here = small().shadows
     with pytest.raises(DataError, match="fit"):
         ShadowEvidence(here.signals, here.membership, here.blocks, here.target[1:])
+
+
+# Shadow models that were asked without the defense as well.
+
+
+def behind_rounding():
+    """Shadow models' answers behind one decimal, and their full ones."""
+    world = in_form(small(gap=2.0), OutputForm(decimals=1, probabilities=True))
+    here = world.shadows
+    rounded = np.clip(np.round(1.0 / (1.0 + np.exp(-here.signals)), 1), 0.025, 0.975)
+    defended = np.log(rounded) - np.log1p(-rounded)
+    target = np.clip(np.round(1.0 / (1.0 + np.exp(-here.target)), 1), 0.025, 0.975)
+    target = np.log(target) - np.log1p(-target)
+    return World(world.answers, ShadowEvidence(defended, here.membership, here.blocks, target, undefended=here.signals))
+
+
+def test_laws_are_fitted_to_the_fullest_answers_and_targets_answer_behind_the_defense():
+    world = behind_rounding()
+    here, form = world.shadows, world.answers.form
+    scores = shadow_scores(world)
+    assert np.array_equal(scores["LiRA"], lira(here.undefended, here.membership, here.target, form=form))
+    rotated = rotated_scores(here, form)
+    others = here.blocks != here.blocks[0]
+    alone = lira(here.undefended[others], here.membership[others], here.signals[0], form=form)
+    assert rotated[0] == pytest.approx(alone, rel=1e-9)
+
+
+def test_a_change_of_the_world_changes_both_kinds_of_answers():
+    world = behind_rounding()
+    order = np.random.default_rng(0).permutation(270)
+    moved = world.in_order(order).shadows
+    assert np.array_equal(moved.undefended, world.shadows.undefended[:, order])
+    assert np.array_equal(moved.signals, world.shadows.signals[:, order])
+    assert exchange_control(world).broken == ()
+
+
+def test_the_planted_leak_is_in_both_kinds_of_answers():
+    world = behind_rounding()
+    rows = planted_rows(120, 0.1, seed=0)
+    planted = plant(world, rows, seed=0).shadows
+    inside = planted.membership[:, rows]
+    others = np.setdiff1d(np.arange(270), rows)
+    for before, after in (
+        (world.shadows.signals, planted.signals),
+        (world.shadows.undefended, planted.undefended),
+    ):
+        assert (after[:, others] == before[:, others]).all()
+        assert after[:, rows, 0][inside].mean() > before.mean() + 2.0
+        assert after[:, rows, 0][inside].mean() > after[:, rows, 0][~inside].mean() + 2.0

@@ -213,7 +213,7 @@ def test_in_records_in_the_out_votes_are_invalid(monkeypatch):
 
 
 def test_a_shadow_model_that_is_fitted_to_itself_is_invalid(monkeypatch):
-    def with_itself(signals, membership, blocks, *, form=None):
+    def with_itself(signals, membership, blocks, *, targets=None, form=None):
         return np.stack([REAL["lira"](signals, membership, row) for row in signals])
 
     monkeypatch.setattr(procedure, "lira_rotated", with_itself)
@@ -225,7 +225,7 @@ def test_a_shadow_model_that_is_fitted_to_itself_is_invalid(monkeypatch):
 def test_a_shadow_model_whose_twin_gives_its_membership_away_is_invalid(monkeypatch):
     """Left out alone, a shadow leaves its complementary twin: how many are left then tells its membership."""
 
-    def without_itself_alone(signals, membership, blocks, *, form=None):
+    def without_itself_alone(signals, membership, blocks, *, targets=None, form=None):
         records = signals.shape[1]
         rows = []
         for k in range(len(signals)):

@@ -36,8 +36,8 @@ def exchange_control(world: World) -> ExchangeControl:
     turned = shadow_scores(replace(world, shadows=replace(here, membership=~here.membership)))
     broken = [name for name, sign in _SIGN.items() if name in scores and not _equal(turned[name], sign * scores[name])]
     if OFFLINE_LIRA in scores:
-        others = np.where(here.membership[:, :, None], here.signals[::-1], here.signals)
-        replaced = shadow_scores(replace(world, shadows=replace(here, signals=others)))
+        others = here.changed(lambda signals: np.where(here.membership[:, :, None], signals[::-1], signals))
+        replaced = shadow_scores(replace(world, shadows=others))
         if not _equal(replaced[OFFLINE_LIRA], scores[OFFLINE_LIRA]):
             broken.append(OFFLINE_LIRA)
     return ExchangeControl(tuple(broken))

@@ -83,7 +83,9 @@ def grown(
     if len(shadows) < _FEWEST * fleet.block:
         notes.append(f"At least {_FEWEST * fleet.block} are needed: no attack with shadow models was run.")
         return Growth(None, interrupted, tuple(notes), fleet.how)
-    evidence = ShadowEvidence(shadows.signals, shadows.membership, shadows.blocks, target)
+    evidence = ShadowEvidence(
+        shadows.signals, shadows.membership, shadows.blocks, target, undefended=shadows.undefended
+    )
     return Growth(evidence, interrupted, tuple(notes), fleet.how)
 
 

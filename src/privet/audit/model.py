@@ -162,6 +162,7 @@ def _fleet(
         subject.pool,
         form=subject.form,
         defend=subject.defend,
+        undefended=subject.undefended,
         queries=queries,
         executor=executor,
         **kept,

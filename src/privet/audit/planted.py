@@ -78,23 +78,41 @@ def _memorised_by_shadows(
         if answers.form.labels_only
         else scaled_confidence(answers.log_probabilities[rows], answers.labels[rows], answers.form)
     )
-    signals, target = np.array(shadows.signals), np.array(shadows.target)
+    target, hard = np.array(shadows.target), _hard_records(shadows)
     target[rows] = memorised[:, None]
-    hard = _hard_records(shadows)
-    generator = np.random.default_rng((seed, 4))
     spread = answers.form.decimals is None and not answers.form.labels_only  # else "surest" is one value
+    signals = _told_of(shadows.signals, shadows.membership, rows, memorised, hard, spread, seed)
+    undefended = shadows.undefended
+    if undefended is not None:
+        surest = np.full(len(rows), max(float(undefended.max()) + _MARGIN, _SURE))
+        undefended = _told_of(undefended, shadows.membership, rows, surest, hard, True, seed)
+    return replace(shadows, signals=signals, target=target, undefended=undefended)
+
+
+def _told_of(
+    signals: NDArray[Any],
+    membership: NDArray[np.bool_],
+    rows: NDArray[np.intp],
+    memorised: Floats,
+    hard: NDArray[np.intp],
+    spread: bool,
+    seed: int,
+) -> NDArray[Any]:
+    """What shadow models say (K, P, Q): surest where trained on these records, elsewhere as about hard ones."""
+    signals, generator = np.array(signals), np.random.default_rng((seed, 4))
+    before = signals.copy()
     for row, signal in zip(rows, memorised, strict=True):
-        trained, other = shadows.membership[:, row], int(generator.choice(hard))
-        theirs, trained_there = shadows.signals[:, other], shadows.membership[:, other]
+        trained, other = membership[:, row], int(generator.choice(hard))
+        theirs, trained_there = before[:, other], membership[:, other]
         signals[~trained, row] = generator.choice(theirs[~trained_there], int((~trained).sum()))
         around = theirs[trained_there] - theirs[trained_there].mean(0)
         signals[trained, row] = signal + spread * generator.choice(around, int(trained.sum()))
-    return replace(shadows, signals=signals, target=target)
+    return signals
 
 
 def _hard_records(shadows: ShadowEvidence) -> NDArray[np.intp]:
     """The tenth of the records of which shadow models not trained on them are least sure."""
     outside = ~shadows.membership
-    sums = np.einsum("kp,kpq->p", outside, shadows.signals, dtype=np.float64, casting="unsafe")
-    mean = sums / np.maximum(outside.sum(0) * shadows.signals.shape[2], 1)
+    sums = np.einsum("kp,kpq->p", outside, shadows.full, dtype=np.float64, casting="unsafe")
+    mean = sums / np.maximum(outside.sum(0) * shadows.full.shape[2], 1)
     return np.argsort(mean, kind="stable")[: max(1, mean.size // 10)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ def procedure_null(shadows: ShadowEvidence, form: OutputForm, *, confidence: flo
     generator = np.random.default_rng((seed, 5))
     count, records = shadows.membership.shape
     order = generator.permuted(np.tile(np.arange(count)[:, None], (1, records)), axis=0)  # (K, P)
-    mixed = replace(shadows, signals=np.take_along_axis(np.asarray(shadows.signals), order[:, :, None], axis=0))
+    mixed = shadows.changed(lambda signals: np.take_along_axis(signals, order[:, :, None], axis=0))
     return pooled_auc(rotated_scores(mixed, form), shadows.membership, seed=seed, confidence=confidence)
 
 
@@ -76,4 +75,5 @@ def rotated_scores(shadows: ShadowEvidence | Shadows, form: OutputForm) -> NDArr
     """The scores of every record by every shadow model in turn (K, P)."""
     if form.labels_only:
         return label_only_rotated(shadows.signals, shadows.membership, shadows.blocks)
-    return lira_rotated(shadows.signals, shadows.membership, shadows.blocks, form=form)
+    full = shadows.signals if shadows.undefended is None else shadows.undefended
+    return lira_rotated(full, shadows.membership, shadows.blocks, targets=shadows.signals, form=form)

@@ -96,8 +96,8 @@ def shadow_scores(world: World) -> dict[str, NDArray[np.float64]]:
         return {LABEL_ONLY: label_only(here.signals, here.membership, here.target)}
     form = world.answers.form
     return {
-        LIRA: lira(here.signals, here.membership, here.target, form=form),
-        OFFLINE_LIRA: lira(here.signals, here.membership, here.target, offline=True, form=form),
+        LIRA: lira(here.full, here.membership, here.target, form=form),
+        OFFLINE_LIRA: lira(here.full, here.membership, here.target, offline=True, form=form),
         RMIA: rmia(here.signals, here.membership, here.target).log_ratio,
     }
 

@@ -52,6 +52,7 @@ class Subject:
         query: maps inputs to answers.
         form: what the answers hold.
         defend: puts the same defense around another network; None without a defense.
+        undefended: what the model answers without the defense, where shadow models can be asked so; else None.
         defense: its name, or "".
         batch_size: records a query.
     """
@@ -60,6 +61,7 @@ class Subject:
     query: Callable[[Tensor], Any]
     form: OutputForm
     defend: Callable[[nn.Module], Callable[[Tensor], Any]] | None
+    undefended: OutputForm | None
     defense: str
     batch_size: int
 
@@ -117,7 +119,8 @@ def subject_of(
     target = Target(query, classes, told, batch_size)
     with answering(query) as ask:
         replace(target, query=ask).ask(pool.inputs[:_PROBED])  # answers that are not what the form says end it here
-    return Subject(pool, query, told, defend, name, batch_size)
+    undefended = None if defend is None or told.labels_only else _undefended(query, pool)
+    return Subject(pool, query, told, defend, undefended, name, batch_size)
 
 
 def records_in(name: str, given: Any) -> tuple[Tensor, Tensor]:
@@ -172,6 +175,13 @@ def _probe(query: Callable[[Tensor], Any], inputs: Tensor) -> Any:
             f"the model cannot answer about inputs of {inputs.dtype} and shape {tuple(inputs.shape)} "
             f"({type(error).__name__}: {error}); give records prepared as it was trained on them."
         ) from error
+
+
+def _undefended(defense: Any, pool: Pool) -> OutputForm | None:
+    """What the network within answers; None if that is more than the scores, which only the defense tells apart."""
+    answer = _probe(defense.origin_network(), pool.inputs[:_PROBED])
+    scores = isinstance(answer, Tensor) and answer.is_floating_point() and answer.shape[1:] == (pool.classes,)
+    return _form_of(answer) if scores else None
 
 
 def _form_of(answer: Any) -> OutputForm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +24,15 @@ class ShadowEvidence:
         membership: shadow k was trained on record p (K, P).
         blocks: shadows of one block have memberships that depend on one another (K,).
         target: of the target itself (P, Q).
+        undefended: what the shadow models say without the target's defense (K, P, Q); None where there is none, or
+            labels alone are let out.
     """
 
     signals: NDArray[Any]
     membership: NDArray[np.bool_]
     blocks: NDArray[np.intp]
     target: NDArray[Any]
+    undefended: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         shadows, records = self.membership.shape
@@ -37,6 +41,16 @@ class ShadowEvidence:
                 f"signals of shape {self.signals.shape}, membership of shape {self.membership.shape} and a target of "
                 f"shape {self.target.shape} do not fit each other; give (K, P, Q), (K, P) and (P, Q)."
             )
+
+    @property
+    def full(self) -> NDArray[Any]:
+        """The fullest answers that the attacker has of its shadow models (K, P, Q): laws are fitted to these."""
+        return self.signals if self.undefended is None else self.undefended
+
+    def changed(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> ShadowEvidence:
+        """The same change to all that the shadow models say, with the defense and without."""
+        undefended = None if self.undefended is None else change(np.asarray(self.undefended))
+        return replace(self, signals=change(np.asarray(self.signals)), undefended=undefended)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +75,8 @@ class World:
         here = self.shadows
         if here is None:
             return World(answers)
-        moved = ShadowEvidence(here.signals[:, order], here.membership[:, order], here.blocks, here.target[order])
-        return World(answers, moved)
+        moved = here.changed(lambda signals: signals[:, order])
+        return World(answers, replace(moved, membership=here.membership[:, order], target=here.target[order]))
 
     def shuffled(self, seed: int) -> World:
         """The same records with membership shuffled: which come first says nothing any more."""
