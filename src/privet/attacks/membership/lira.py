@@ -65,8 +65,8 @@ def lira(
 
     Where the target's probabilities are rounded, f is the probability of the cell :math:`[p - u/2, p + u/2]` in
     log-odds, with open ends at 0 and 1, and offline the tail begins at the cell's lower end. The laws may come from
-    shadows behind the same defense or from their full answers, which the attacker has: the latter is as strong or
-    stronger, behind top-k by far. No variance is taken to be below 10^-4.
+    shadows behind the same defense or from their full answers, which the attacker has: the latter is as strong or a
+    little stronger. No variance is taken to be below 10^-4.
 
     Args:
         signals: scaled confidences of K shadows (K, P) or, of Q queries a record, (K, P, Q).
