@@ -84,7 +84,8 @@ def test_without_a_leak_nothing_is_found() -> None:
 
 def test_the_null_run_catches_a_target_within_its_own_average() -> None:
     def own(some: Drawn) -> Any:
-        return rmia(some.signals, some.membership, some.signals[0]).log_ratio, some.membership[0]
+        itself = some.signals[0] * (1.0 + 1e-9)  # unchanged, it would be refused
+        return rmia(some.signals, some.membership, itself).log_ratio, some.membership[0]
 
     def alone(some: Drawn) -> Any:
         return rmia(some.signals[1:], some.membership[1:], some.signals[0]).log_ratio, some.membership[0]

@@ -214,7 +214,8 @@ def test_in_records_in_the_out_votes_are_invalid(monkeypatch):
 
 def test_a_shadow_model_that_is_fitted_to_itself_is_invalid(monkeypatch):
     def with_itself(signals, membership, blocks, *, targets=None, form=None):
-        return np.stack([REAL["lira"](signals, membership, row) for row in signals])
+        itself = signals * np.float32(1.0 + 1e-5)  # unchanged, a row would be refused
+        return np.stack([REAL["lira"](signals, membership, row) for row in itself])
 
     monkeypatch.setattr(procedure, "lira_rotated", with_itself)
     verdict, _, _, controls = audited(SILENT)

@@ -66,7 +66,8 @@ def label_only_rotated(votes: NDArray[Any], membership: Bools, blocks: NDArray[A
         (K, P); row k are the scores of shadow k as the target.
 
     Raises:
-        DataError: as for :func:`label_only`, also after any one block is left out.
+        DataError: as for :func:`label_only`, also after any one block is left out; or if a block's IN shadows tell how
+            many others there are.
 
     Example:
         >>> votes = np.array([[1, 0], [0, 1], [1, 0], [0, 1]])

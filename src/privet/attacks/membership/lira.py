@@ -82,8 +82,8 @@ def lira(
 
     Raises:
         ArgumentError: if ``NEIGHBOURS`` is asked for offline, or the form answers labels alone.
-        DataError: if shapes do not fit together, a signal is NaN or infinite, or a record has no IN or no OUT shadow
-            (with ``PER_RECORD`` fewer than two).
+        DataError: if shapes do not fit together, a signal is NaN or infinite, the target is one of the shadows, or a
+            record has no IN or no OUT shadow (with ``PER_RECORD`` fewer than two).
 
     Example:
         >>> signals = np.array([[3.0, 1.0], [1.0, 4.0], [3.2, 0.8], [0.9, 4.1]])
@@ -139,7 +139,8 @@ def lira_rotated(
 
     Raises:
         ArgumentError: as for :func:`lira`.
-        DataError: as for :func:`lira`, also after any one block is left out.
+        DataError: as for :func:`lira`, also after any one block is left out; or if a block's IN shadows tell how many
+            others there are.
 
     Example:
         >>> signals = np.array([[3.0, 1.0], [1.0, 4.0], [3.2, 0.8], [0.9, 4.1]])

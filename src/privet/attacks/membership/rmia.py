@@ -70,8 +70,8 @@ def rmia(
 
     Raises:
         ArgumentError: if ``gamma`` or ``offline`` is out of range.
-        DataError: if shapes do not fit together, a signal is NaN or infinite, a record has no IN or no OUT shadow, or
-            there is no reference record.
+        DataError: if shapes do not fit together, a signal is NaN or infinite, the target is one of the shadows, a
+            record has no IN or no OUT shadow, or there is no reference record.
 
     Example:
         >>> signals = np.array([[3.0, -1.0], [-1.0, 3.0]])
@@ -119,7 +119,8 @@ def rmia_rotated(
 
     Raises:
         ArgumentError: as for :func:`rmia`.
-        DataError: as for :func:`rmia`, also after any one block is left out.
+        DataError: as for :func:`rmia`, also after any one block is left out; or if a block's IN shadows tell how many
+            others there are.
 
     Example:
         >>> signals = np.array([[3.0, -1.0], [-1.0, 3.0], [2.0, 0.0], [0.0, 2.0]])

@@ -16,6 +16,8 @@ __all__ = ["Bools", "Floats", "Moments", "ShadowMatrix", "left_out"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 _Part = TypeVar("_Part")
+_DIFFERENT = 10  # values, from which on equal rows are no coincidence
+_TELLING = 100  # records, from which on a variance is known to well within a factor of two
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ class ShadowMatrix:
         """The target's own signals as (P, Q) float64, if they fit to those of the shadows.
 
         Raises:
-            DataError: if their shape is another, or one is NaN or infinite.
+            DataError: if their shape is another, one is NaN or infinite, or they are those of one of the shadows.
         """
         target = np.asarray(target)
         _, records, queries = self.shape
@@ -93,14 +95,34 @@ class ShadowMatrix:
                 f"target is {target.dtype} of shape {target.shape}; give numbers ({records}, {queries}), one for "
                 "each record and query of the shadows."
             )
-        _refuse_non_finite("target", target.reshape(records, queries), ("record", "query"))
-        return target.reshape(records, queries).astype(np.float64)
+        target = target.reshape(records, queries)
+        _refuse_non_finite("target", target, ("record", "query"))
+        self._refuse_shadow(target)
+        return target.astype(np.float64)
+
+    def _refuse_shadow(self, target: NDArray[Any]) -> None:
+        """A target among the shadows would be judged by a fit to its own signals, and seem a member by them alone."""
+        if len(np.unique(target)) < _DIFFERENT:
+            return  # votes, or answers that are all alike
+        same = [np.array_equal(signals, target.astype(signals.dtype)) for signals in self.signals]
+        if any(same) and not all(same):
+            raise DataError(
+                f"the target's signals are those of shadow {same.index(True)}, which would be judged by itself; leave "
+                "that shadow out, or use the rotated form of the attack."
+            )
 
     def blocks(self, blocks: NDArray[Any]) -> list[NDArray[np.intp]]:
         """The rows of each block, of at least two.
 
+        How many of a block are trained on a record must say nothing of how many of the others are: else the number of
+        IN shadows that are left would tell whether the left-out one is among them. Either blocks complete themselves,
+        and all these numbers are the same, or blocks are independent, and over the records the variance of their sum is
+        the sum of their variances.
+
         Raises:
-            DataError: if there is not one whole number for each shadow, or fewer than two different ones.
+            DataError: if there is not one whole number for each shadow, or fewer than two different ones; if blocks
+                complete each other; or if, over at least 100 records, the variance of the sum is not between half of
+                and twice what it is of independent blocks.
         """
         blocks = np.asarray(blocks)
         if blocks.shape != self.membership.shape[:1] or blocks.dtype.kind not in "iu":
@@ -110,7 +132,17 @@ class ShadowMatrix:
         names = np.unique(blocks)
         if len(names) < 2:
             raise DataError("all shadows are of one block; rotating needs at least two, so that one can be left out.")
-        return [np.flatnonzero(blocks == name) for name in names]
+        rows = [np.flatnonzero(blocks == name) for name in names]
+        inside = np.stack([self.membership[row].sum(0) for row in rows])  # (B, P)
+        apart, together = float(inside.var(1).sum()), float(inside.sum(0).var())
+        few = inside.shape[1] < _TELLING
+        if apart > 0.0 and (together == 0.0 if few else not 0.5 <= together / apart <= 2.0):
+            raise DataError(
+                "how many shadows of one block are trained on a record tells how many of the others are, and so "
+                "whether the left-out one was; put shadows that complete each other into one block, or train on "
+                "independent draws."
+            )
+        return rows
 
     def need(self, inside: int, outside: int, rotated: Sequence[NDArray[np.intp]] = ()) -> None:
         """Refuse records with fewer shadows trained on them or not than this, also after any one block is left out.
