@@ -226,3 +226,22 @@ def test_what_cannot_be_pooled_is_refused() -> None:
         pooled_tpr_at_fpr(scores, member, 1.0, seed=0)
     with pytest.raises(ArgumentError, match="resamples"):
         pooled_auc(scores, member, seed=0, resamples=99)
+
+
+def test_models_that_saw_all_records_or_none_are_pooled() -> None:
+    """Some resamples draw members alone; they say nothing."""
+    generator = np.random.default_rng(0)
+    member = np.tile(np.array([[True], [True], [False], [False]]), (1, 40))
+    scores = generator.normal(size=(4, 40)) + member
+    area = pooled_auc(scores, member, seed=0)
+    assert area.low < roc_curve(scores[member], scores[~member]).auc < area.high
+    found = pooled_tpr_at_fpr(scores, member, 0.1, seed=0)
+    assert found.tpr.low < found.tpr.value < found.tpr.high
+
+
+def test_scores_that_cancel_in_every_row_and_column_have_a_width() -> None:
+    scores = np.array([[1.0, 0.0] * 5, [0.0, 1.0] * 5] * 2)
+    member = np.tile(np.array([[True], [True], [False], [False]]), (1, 10))
+    area = pooled_auc(scores, member, seed=0)
+    assert area.low < 0.5 < area.high
+    assert pooled_tpr_at_fpr(scores, member, 0.6, seed=0).tpr.low < 0.5

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from privet.errors import FileFormatError, MissingExtraError
+from privet.errors import DataError, FileFormatError, MissingExtraError
 
 __all__ = ["onnx_query"]
 
@@ -28,13 +30,14 @@ def onnx_query(path: str | Path) -> Callable[[Tensor], Any]:
 
     A graph of one input is asked. One output is passed on as it is: scores (N, C), or labels (N,). Two outputs, named
     ``values`` and ``indices``, are the k largest scores and their classes. What more a graph answers is refused, for
-    an attacker would see it too.
+    an attacker would see it too. A graph that was exported for a fixed number of inputs is asked so many at a time.
 
     Args:
         path: the file.
 
     Returns:
-        Inputs (N, ...) -> the answers, for :class:`~privet.attacks.Target`.
+        Inputs (N, ...) -> the answers, for :class:`~privet.attacks.Target`. Inputs of another shape than the graph's
+        raise a :class:`~privet.errors.DataError`.
 
     Raises:
         MissingExtraError: the extra ``onnx`` is not installed.
@@ -60,11 +63,32 @@ def onnx_query(path: str | Path) -> Callable[[Tensor], Any]:
         raise FileFormatError(file, f"the inputs {found}", "one input of floating values")
     if len(names) != 1 and sorted(names) != ["indices", "values"]:
         raise FileFormatError(file, f"the outputs {', '.join(names)}", "one output, or values and indices")
-    name, kind = inputs[0].name, _TYPES[inputs[0].type]
+    name, kind, shape = inputs[0].name, _TYPES[inputs[0].type], list(inputs[0].shape)
 
     def query(batch: Tensor) -> Any:
-        answers = session.run(names, {name: batch.detach().cpu().to(kind).numpy()})
-        found = dict(zip(names, map(torch.from_numpy, answers), strict=True))
+        given = batch.detach().cpu().to(kind).numpy()
+        if shape and not _fits(given.shape, shape):
+            raise DataError(f"{file} takes inputs of shape {_read(shape)}, and was given {_read(given.shape)}.")
+        parts = [session.run(names, {name: part}) for part in _parts(given, shape)]
+        answers = [torch.from_numpy(np.concatenate(each)[: len(given)]) for each in zip(*parts, strict=True)]
+        found = dict(zip(names, answers, strict=True))
         return _TopK(found["values"], found["indices"]) if len(names) == 2 else found[names[0]]
 
     return query
+
+
+def _fits(given: tuple[int, ...], shape: Sequence[Any]) -> bool:
+    """Whether all but the number of inputs is as the graph says; a name or None stands for any length."""
+    known = zip(given[1:], shape[1:], strict=False)
+    return len(given) == len(shape) and all(got == want for got, want in known if isinstance(want, int))
+
+
+def _parts(given: NDArray[Any], shape: Sequence[Any]) -> list[NDArray[Any]]:
+    """So many inputs at a time as the graph takes, the last part filled up with its last input."""
+    size = shape[0] if shape and isinstance(shape[0], int) and shape[0] > 0 else len(given)
+    missing = -len(given) % size
+    return np.split(np.concatenate((given, given[-1:].repeat(missing, 0))), (len(given) + missing) // size)
+
+
+def _read(shape: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, shape))})"

@@ -158,9 +158,9 @@ class _Draw:
         self.records = _weights(records, resamples, generator)  # (R, P)
 
     def share(self, part: NDArray[np.floating] | Bools, whole: Bools) -> Floats:
-        """The weighted sum of ``part`` over that of ``whole``, both (T, P), in each resample (R,); 0 of 0 is not."""
+        """The weighted sum of ``part`` over that of ``whole``, both (T, P), in each resample (R,); NaN for 0 of 0."""
         parts, wholes = self._sums(part), self._sums(whole)
-        return parts[wholes > 0] / wholes[wholes > 0]
+        return np.divide(parts, wholes, out=np.full_like(parts, np.nan), where=wholes > 0)
 
     def _sums(self, table: NDArray[np.floating] | Bools) -> Floats:
         sums = np.zeros(self.models.shape[0])
@@ -190,7 +190,7 @@ def _share_interval(
     """
     count, records = int(of.sum()), above.shape[1]
     value = int((above & of).sum()) / count
-    shares = draw.share(above & of, of)
+    shares = _known(draw.share(above & of, of))
     reach = _reach((above - value) * of, tail)
     variance = float(shares.var()) * reach**2
     worth = min(float(count), value * (1.0 - value) / variance) if variance > 0 else float(min(count, records))
@@ -216,7 +216,8 @@ def _reach(influence: NDArray[np.floating], tail: float) -> float:
         return 1.0
     between_models, between_records = by_model * models / (models - 1), by_record * records / (records - 1)
     whole = max(between_models + between_records - single, between_models, between_records, single)
-    freedom = whole**2 / (between_models**2 / (models - 1) + between_records**2 / (records - 1))
+    uncertain = between_models**2 / (models - 1) + between_records**2 / (records - 1)
+    freedom = whole**2 / uncertain if uncertain > 0.0 else float((models - 1) * (records - 1))
     student = float(stdtrit(freedom, 1.0 - tail) / -ndtri(tail))
     return student * float(np.sqrt(whole / (by_model + by_record + single)))
 
@@ -255,7 +256,13 @@ def _placements(table: Floats, member: Bools) -> Floats:
 
 
 def _areas(draw: _Draw, placed: Floats, member: Bools) -> Floats:
-    return draw.share(placed * member, member) + draw.share(placed * ~member, ~member) - float(placed[member].mean())
+    areas = draw.share(placed * member, member) + draw.share(placed * ~member, ~member)
+    return _known(areas) - float(placed[member].mean())
+
+
+def _known(resampled: Floats) -> Floats:
+    """Resamples that drew scores of both kinds."""
+    return resampled[~np.isnan(resampled)]
 
 
 def _share_below(ordered: Floats, scores: Floats) -> Floats:
