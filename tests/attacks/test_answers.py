@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from privet import outputs
 from privet.attacks import Target
 from privet.attacks.membership import Answers, Pool, answers_of, scaled_confidence
-from privet.errors import ArgumentError, DataError
+from privet.errors import ArgumentError, DataError, LabelError
 from privet.output_form import OutputForm
 
 
@@ -94,3 +94,9 @@ def test_what_does_not_fit_is_refused() -> None:
             Answers(logs, labels, members)
     with pytest.raises(DataError, match="NaN or infinite"):
         Answers(np.array([[0.0, -np.inf], [0.0, 0.0]]), labels, 1)
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 2]), np.array([-1, 0]), np.array([0.0, 1.0])])
+def test_labels_that_are_no_classes_are_refused(labels: NDArray[np.int64]) -> None:
+    with pytest.raises(LabelError, match=r"0 \.\.\. 1"):
+        Answers(np.log([[0.8, 0.2], [0.5, 0.5]]), labels, members=1)

@@ -149,7 +149,8 @@ def test_a_wrong_setting_is_refused() -> None:
         Target(logits, 4).ask(INPUTS[:0])
     with pytest.raises(ArgumentError, match="classes"):
         Target(logits, 1)
-    with pytest.raises(ArgumentError, match="batch_size"):
-        Target(logits, 4, batch_size=0)
+    for batch_size in (0, 8.0, True, None):
+        with pytest.raises(ArgumentError, match="batch_size"):
+            Target(logits, 4, batch_size=batch_size)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="k of at most 4"):
         Target(logits, 4, OutputForm(k=5))

@@ -176,8 +176,12 @@ def test_bad_arguments_are_refused() -> None:
         clopper_pearson(0, 0)
     with pytest.raises(ArgumentError, match="confidence"):
         clopper_pearson(1, 2, 1.0)
-    with pytest.raises(ArgumentError, match="resamples"):
-        auc_interval([1.0], [0.0], seed=0, resamples=10)
+    for resamples in (10, 1e3, True):
+        with pytest.raises(ArgumentError, match="resamples"):
+            auc_interval([1.0], [0.0], seed=0, resamples=resamples)  # type: ignore[arg-type]
+    for seed in (-1, 1.5, None):
+        with pytest.raises(ArgumentError, match="seed"):
+            auc_interval([1.0], [0.0], seed=seed)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="seed"):
         auc_interval([1.0], [0.0], seed=-1)
     with pytest.raises(SampleTooSmallError, match="9 members and 50 non-members"):

@@ -31,7 +31,8 @@ class Target:
         batch_size: inputs per query.
 
     Raises:
-        ArgumentError: if ``classes`` or ``batch_size`` is too small, or the form shows more classes than there are.
+        ArgumentError: if ``classes`` or ``batch_size`` is no whole number or too small, or the form shows more classes
+            than there are.
 
     Example:
         >>> network = torch.nn.Linear(4, 3)
@@ -45,8 +46,9 @@ class Target:
     batch_size: int = 1_024
 
     def __post_init__(self) -> None:
-        for name, value, least in (("classes", self.classes, 2), ("batch_size", self.batch_size, 1)):
-            if value < least:
+        given: tuple[tuple[str, Any, int], ...] = (("classes", self.classes, 2), ("batch_size", self.batch_size, 1))
+        for name, value, least in given:
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
                 raise ArgumentError(name, value, f"a whole number of at least {least}")
         if self.form.k is not None and self.form.k > self.classes:
             raise ArgumentError("form", self.form, f"k of at most {self.classes}, the number of classes")

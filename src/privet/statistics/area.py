@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
@@ -97,12 +99,12 @@ def check_resampling(seed: int, resamples: int) -> None:
     """Refuse a seed or a number of resamples that cannot be used.
 
     Raises:
-        ArgumentError: if the seed is negative or there are fewer than 100 resamples.
+        ArgumentError: if the seed is no whole number of at least 0, or the resamples none of at least 100.
     """
-    if resamples < 100:
-        raise ArgumentError("resamples", resamples, "at least 100")
-    if seed < 0:
-        raise ArgumentError("seed", seed, "a whole number of at least 0")
+    given: tuple[tuple[str, Any, int], ...] = (("resamples", resamples, 100), ("seed", seed, 0))
+    for name, value, least in given:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ArgumentError(name, value, f"a whole number of at least {least}")
 
 
 def drawn_rows(size: int, rows: int, generator: np.random.Generator) -> NDArray[np.unsignedinteger]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from privet.attacks.membership.pool import Pool
 from privet.attacks.target import Target
-from privet.errors import ArgumentError, DataError
+from privet.errors import ArgumentError, DataError, LabelError
 from privet.output_form import OutputForm
 
 __all__ = ["Answers", "answers_of", "scaled_confidence"]
@@ -32,6 +32,7 @@ class Answers:
 
     Raises:
         DataError: if the shapes do not fit each other, or a log-probability is no finite number.
+        LabelError: if a label is no integer in 0 ... C - 1.
 
     Example:
         >>> answers = Answers(np.log([[0.8, 0.2], [0.5, 0.5]]), np.array([0, 1]), members=1)
@@ -54,6 +55,8 @@ class Answers:
             )
         if not np.isfinite(self.log_probabilities).all():
             raise DataError("a log-probability is NaN or infinite; leave such records out.")
+        if self.labels.dtype.kind not in "iu" or self.labels.min() < 0 or self.labels.max() >= shape[1]:
+            raise LabelError(f"labels are {self.labels.dtype}, or not all in 0 ... {shape[1] - 1}; give such integers.")
 
     @property
     def is_member(self) -> NDArray[np.bool_]:
