@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from privet.audit import Verdict, audit_scores
+from privet.audit import Outcome, Verdict, audit_scores, check_bound, parse_bound
 from privet.errors import ArgumentError, DataError, PrivetError, SampleTooSmallError
 
 
@@ -38,9 +38,14 @@ def test_two_values_with_most_records_at_the_top_are_underpowered(generator, sha
     assert audit_scores(one, other).verdict is Verdict.UNDERPOWERED
 
 
-def test_members_that_score_lowest_are_no_leak_of_these_scores(generator):
-    result = audit_scores(generator.normal(-1, 1, 1_500), generator.normal(0, 1, 1_500))
-    assert result.verdict in (Verdict.NO_LEAK_FOUND, Verdict.UNDERPOWERED)
+def test_members_that_score_lower_are_no_comfort(generator):
+    """Losses instead of scores, or exchanged files: no bound may pass, no page may say that nothing was found."""
+    result = audit_scores(generator.normal(-0.3, 1, 1_500), generator.normal(0, 1, 1_500))
+    assert result.verdict is Verdict.INVALID
+    assert "higher score means member" in result.reason
+    assert check_bound(result, parse_bound("auc>0.6")) is Outcome.INCONCLUSIVE
+    assert "failed" in str(result)
+    assert not result.to_json()["readable"]
 
 
 def test_infinite_scores_are_scores(generator):

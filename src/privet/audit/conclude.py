@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from privet.audit.assess import Assessment, finds
 from privet.audit.findings import BlindCheck, ExchangeControl, NullControl, PlantedControl
-from privet.audit.result import RATES, AttackResult
+from privet.audit.result import RATES, AttackResult, backwards
 from privet.audit.runs import Run
 from privet.audit.verdict import Verdict
 from privet.statistics import RateAtRate
@@ -97,6 +97,8 @@ def conclude(
     leaking = [one for one in attacks if one.leaks]
     if leaking:
         return Verdict.LEAK, _leak(leaking)
+    if backwards(attacks):
+        return Verdict.INVALID, _backwards(attacks)
     if planted.missed:
         return Verdict.UNDERPOWERED, _underpowered(planted, shadows, scores_only)
     return Verdict.NO_LEAK_FOUND, _nothing(attacks, planted) + (f" {doubt}" if doubt else "")
@@ -152,6 +154,17 @@ def _leak(leaking: Sequence[AttackResult]) -> str:
         )
     rate, best = max(by_rate, key=lambda pair: pair[0].tpr.low / pair[0].fpr.high)
     return f"{_named(best)}: {_rate_in_words(rate)}{also}"
+
+
+def _backwards(attacks: Sequence[AttackResult]) -> str:
+    """Said instead of "nothing found": whoever turns such scores round finds members."""
+    lowest = min(attacks, key=lambda one: one.auc.high)
+    return (
+        f"{_named(lowest)}: members score lower than others, with an area of {lowest.auc.value:.3f} under the ROC (at "
+        f"most {lowest.auc.high:.3f}, where 0.5 is chance). The two sets are told apart, but the wrong way round: "
+        "check that members and non-members are not exchanged, and that a higher score means member. A model that was "
+        "made less sure of its members than of others gives them away, too."
+    )
 
 
 def _rate_in_words(rate: RateAtRate) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from privet.audit.records import Records
     from privet.audit.slices import Slice
 
-__all__ = ["RATES", "AttackResult", "AuditResult"]
+__all__ = ["RATES", "AttackResult", "AuditResult", "backwards"]
 
 RATES = (0.001, 0.01, 0.1)
 """The false positive rates at which every attack is judged, fixed before anything is seen."""
@@ -233,6 +233,14 @@ class AuditResult:
             "tpr@10%": tpr_at_10_percent,
         }
         assert_bounds(self, {name: limit for name, limit in bounds.items() if limit is not None})
+
+
+def backwards(attacks: Sequence[AttackResult]) -> tuple[str, ...]:
+    """The attacks by which members score *lower* than others, beyond what chance explains; none where one finds a leak.
+
+    Their intervals hold at once, so without any difference there is one with probability at most 1 - confidence.
+    """
+    return () if any(one.leaks for one in attacks) else tuple(one.name for one in attacks if one.auc.high < 0.5)
 
 
 def _largest(estimates: list[Estimate], confidence: float) -> Estimate:

@@ -13,7 +13,7 @@ class Verdict(Enum):
     Attributes:
         CLAIM_VIOLATED: canaries, included at random, prove more leakage than the claimed (epsilon, delta) allows.
         INVALID: the audit cannot be read: members and non-members differ in distribution, or a control that must find
-            nothing found something.
+            nothing found something, or members score lower than others.
         LEAK: an attack finds members more often than non-members, beyond what chance explains.
         UNDERPOWERED: no leak was found, and a planted leak of the stated size was not found either.
         NO_LEAK_FOUND: no attack found a leak, though those that must would have found the planted one. Others may.

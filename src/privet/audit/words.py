@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from privet.audit.result import backwards
 from privet.audit.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def readable(result: AuditResult) -> bool:
     """Whether what the attacks found may be read, also where a violated claim is the verdict and hides it."""
     blind, exchange = result.blind, result.exchange
     broken = result.null.broken or (blind is not None and blind.differs) or (exchange is not None and exchange.broken)
-    return result.verdict is not Verdict.INVALID and not broken
+    return result.verdict is not Verdict.INVALID and not broken and not backwards(result.attacks)
 
 
 def verdict_words(result: AuditResult) -> VerdictWords:
@@ -129,7 +130,22 @@ def lets_out(form: OutputForm) -> str:
 
 def controls(result: AuditResult) -> tuple[Control, ...]:
     """The controls that the audit carried."""
-    return tuple(one for one in (_blind(result), _null(result), _exchange(result), _planted(result)) if one is not None)
+    every = (_blind(result), _direction(result), _null(result), _exchange(result), _planted(result))
+    return tuple(one for one in every if one is not None)
+
+
+def _direction(result: AuditResult) -> Control | None:
+    """Told only where it fails: members that score higher are what is looked for, and no control."""
+    found = backwards(result.attacks)
+    if not found:
+        return None
+    return Control(
+        "Members do not score lower than others",
+        False,
+        "failed",
+        f"They do by: {', '.join(found)}. Either the two sets are exchanged, or a higher score does not mean member, "
+        "or the model was made less sure of its members.",
+    )
 
 
 def _blind(result: AuditResult) -> Control:
