@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
@@ -16,7 +17,10 @@ from typer.testing import CliRunner
 
 import privet.cli
 from privet import data, models, outputs, training
+from privet.attacks.membership.fleet.digest import digest
 from privet.cli import app
+from privet.cli.audit import parts
+from privet.cli.audit.request import Request
 
 MEMBERS, OTHERS = 150, 300
 
@@ -176,6 +180,23 @@ def test_shadow_models_and_a_defense_from_a_configuration(folder):
     defended = json.loads(call("audit.toml", "--json", "--defense", "labels", "--augment", "shifts")[1])
     assert any("label" in one["name"] for one in defended["attacks"])
     assert "LiRA" not in {one["name"] for one in defended["attacks"]}
+
+
+def test_a_change_in_a_file_that_the_training_imports_is_another_training(folder):
+    """Else the answers kept of other networks would be taken for theirs."""
+    request = Request(model="a_target.py:build", members="m.npz", non_members="n.npz", train="uses.py:fit", store="s")
+    (folder / "uses.py").write_text("from shape import build\n\ndef fit(inputs, labels, seed):\n    return build()\n")
+    codes = set()
+    for width in (8, 16, 16):
+        (folder / "shape.py").write_text(f"from torch import nn\n\ndef build():\n    return nn.Linear(64, {width})\n")
+        for module in ("shape", "uses"):  # as in a new process
+            sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        parts._function.cache_clear()
+        training = parts.assemble(request).train
+        assert training is not None
+        codes.add(digest(training))
+    assert len(codes) == 2
 
 
 def test_an_onnx_file_is_a_target():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from privet import outputs
 from privet.attacks.membership import METHODS, ONE_QUERY, Method, Queries, shifts_and_flips
+from privet.attacks.membership.fleet.digest import digest
 from privet.cli.audit.columns import column_from, records_from, scores_from, vector_from
 from privet.cli.audit.request import Learned, Request
 from privet.cli.audit.served import served_by
@@ -36,6 +37,8 @@ class Training:
     Attributes:
         reference: file.py:function.
         source: the text of the file.
+        code: the digest of the function and of all that it reaches, other files too, where answers are kept in a store;
+            "" where nothing is kept, or a version stands for it.
         inputs: of all audited records.
         labels: of all audited records.
     """
@@ -44,6 +47,7 @@ class Training:
     source: str
     inputs: Tensor
     labels: Tensor
+    code: str = ""
 
     def __call__(self, indices: NDArray[np.int64], seed: int) -> nn.Module:
         """A network trained on some of the records."""
@@ -62,6 +66,16 @@ class Training:
 @cache
 def _function(reference: str) -> Callable[..., Any]:
     return function_from("--train", reference)
+
+
+def _code_of(reference: str, version: str) -> str:
+    """What the user's function is, so that a change in a file that it imports is another training."""
+    try:
+        return digest(_function(reference), "--train")
+    except ArgumentError:
+        if version:
+            return ""
+        raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +112,11 @@ def assemble(request: Request) -> Parts:
     model, defense, form = served_by(request)
     train = None
     if request.train is not None:
-        function_from("--train", request.train)
+        _function(request.train)
+        code = _code_of(request.train, request.version) if request.store is not None else ""
         source = Path(request.train.rpartition(":")[0]).read_text()
         both = torch.cat((members.inputs, non_members.inputs)), torch.cat((members.labels, non_members.labels))
-        train = Training(request.train, source, *both)
+        train = Training(request.train, source, *both, code)
     canaries = None
     if request.canary_scores is not None:
         assert request.canaries_included is not None
