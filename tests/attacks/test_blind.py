@@ -139,7 +139,7 @@ def test_scoring_the_training_half_would_be_caught(monkeypatch: pytest.MonkeyPat
 def test_copies_within_a_set_teach_nothing_about_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, labels = gaussian(300, 0, width=60)
     rows = torch.cat((torch.arange(150).repeat(4), torch.arange(150, 300).repeat(4)))
-    pool = split((inputs[rows], labels[rows]))
+    pool = Pool(inputs[rows], labels[rows], 600, 10)  # Pool.of refuses so many
     assert quiet_of_copies(attack(pool, seed=0))
 
     def apart(is_member: NDArray[np.bool_], *, copies: object, **how: Any) -> Halves:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from torch import Tensor
 
 from privet.attacks.membership import MembershipScores, Pool
@@ -66,6 +67,39 @@ def test_inputs_that_differ_in_one_value_or_stand_twice_in_one_set_are_let_throu
     non_members[0][0, 1, 3] += 1e-6
     pool = Pool.of(members, non_members, classes=3)
     assert pool.copies.tolist() == [0, 1, 2, 1, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("which", ["members", "non-members"])
+def test_sets_of_so_many_copies_that_intervals_miss_are_refused(which: str) -> None:
+    few, many = records(160, 0), records(160, 1)
+    rows = torch.arange(160)
+    rows[140:] = torch.arange(20)  # an eighth are second copies
+    some = many[0][rows], many[1][rows]
+    Pool.of(*((some, few) if which == "members" else (few, some)), classes=3)
+    rows[139] = 20
+    some = many[0][rows], many[1][rows]
+    with pytest.raises(DataError, match=f"^{which}: only 139 of 160 inputs are different ones .* keep one of each"):
+        Pool.of(*((some, few) if which == "members" else (few, some)), classes=3)
+    rows = torch.arange(160)
+    rows[:8] = 3
+    some = many[0][rows], many[1][rows]
+    with pytest.raises(DataError, match=r"\(input 0 stands 8 times\)"):
+        Pool.of(*((some, few) if which == "members" else (few, some)), classes=3)
+
+
+def test_as_many_copies_as_are_let_through_leave_false_alarms_near_their_rate() -> None:
+    generator = np.random.default_rng(0)
+
+    def false_alarms(copies: int, runs: int = 20_000) -> float:
+        """The share of runs in which the mean of one set is above that of the other, both of nothing but noise."""
+        rows = np.concatenate((np.arange(160 - copies), np.arange(copies)))
+        sides = generator.normal(size=(2, runs, 160))[:, :, rows]
+        z = (sides[0].mean(1) - sides[1].mean(1)) / np.sqrt((sides.var(2, ddof=1) / 160).sum(0))
+        return float((z > norm.isf(0.05)).mean())
+
+    assert false_alarms(0) < 0.056
+    assert 0.06 < false_alarms(20) < 0.077
+    assert false_alarms(80) > 0.1
 
 
 def nan(inputs: Tensor) -> Tensor:
