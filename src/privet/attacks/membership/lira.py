@@ -72,8 +72,8 @@ def lira(
         signals: scaled confidences of K shadows (K, P) or, of Q queries a record, (K, P, Q).
         membership: (K, P) bool; shadow k was trained on record p.
         target: the target's own signals (P,) or (P, Q).
-        variance: whose law a record's signals follow; None: ``NEIGHBOURS``, offline ``SHARED``. On an over-fitted MLP
-            that finds with 8 shadows what one variance a record finds with 64.
+        variance: whose law a record's signals follow; None: ``NEIGHBOURS``, offline ``SHARED``. With 8
+            shadows of an over-fitted MLP that finds most of what one variance a record finds with 64: docs/attacks.md.
         offline: use only shadows that were not trained on the record.
         form: what the target lets out.
 
