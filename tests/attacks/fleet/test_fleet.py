@@ -347,6 +347,23 @@ def test_an_executor_that_yields_something_else_is_refused() -> None:
         fleet(executor=Wrong()).grow(2)
 
 
+def test_at_once_are_trained_only_as_many_as_can_be_finished() -> None:
+    at, took = [0.0], list[float]()
+    clock = Clock(10.0, now=lambda: at[0], took=took)
+    assert clock.together(16, block=2) == 2  # nothing is known yet
+    assert clock.begins(0, left=2)
+    assert clock.begins(1, left=1)
+    at[0] = 4.0
+    clock.ended(0, together=2)
+    clock.ended(1, together=2)
+    assert took == [2.0, 2.0]
+    assert clock.together(16, block=2) == 2  # of 3 in 6 seconds, whole blocks
+    later = Clock(24.0, now=lambda: at[0], took=took)
+    assert later.together(16, block=2) == 10
+    assert later.together(8, block=2) == 8
+    assert Clock(None).together(16, block=5) == 15
+
+
 def test_the_deadline_stops_between_shadows() -> None:
     assert len(fleet().grow(4, deadline=time.monotonic() - 1.0)) == 0
     assert len(fleet().grow(4, deadline=time.monotonic() + 600.0)) == 4

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ class Fleet:
             parts = identity_of(train_fn, self._question, self._seed, version)
         self._store = Store.at(above, parts, pool.size, self._question.width)
         self._how = ""
+        self._took, self._at_once = list[float](), 1
 
     @property
     def block(self) -> int:
@@ -215,14 +217,14 @@ class Fleet:
     def _train(
         self, missing: Sequence[int], wanted: int, told: Callable[[int, int], None], deadline: float | None
     ) -> None:
-        clock = Clock(deadline)
+        clock = Clock(deadline, took=self._took)
         finished = wanted - len(missing)
-        rows = self._rows(self._jobs(missing, clock))
+        rows = self._rows(self._jobs(missing, clock), clock)
         with ExitStack() as stack:
             if isinstance(rows, Generator):
                 stack.callback(rows.close)  # ends what is under way, before anything goes through
             for shadow, row in rows:
-                clock.ended(shadow)
+                clock.ended(shadow, self._at_once)
                 block = shadow // self._block
                 membership = self._membership(block)[shadow % self._block]
                 self._store.add(shadow, block, shadow_seed(self._seed, shadow), membership, self._checked(row))
@@ -239,25 +241,20 @@ class Fleet:
             indices = np.flatnonzero(self._membership(block)[shadow % self._block])
             yield ShadowJob(shadow, block, indices.astype(np.int64), shadow_seed(self._seed, shadow))
 
-    def _rows(self, jobs: Iterator[ShadowJob]) -> Iterator[_Row]:
-        train_fn = self._train_fn
+    def _rows(self, jobs: Iterator[ShadowJob], clock: Clock) -> Iterator[_Row]:
+        train_fn, self._at_once = self._train_fn, 1
         if self._executor is None and isinstance(train_fn, TrainsMany) and getattr(train_fn, "stackable", True):
             self._how = f"up to {_TOGETHER} at once, in this process"
-            return self._together(train_fn, jobs)
+            return self._together(train_fn, jobs, clock)
         work = TrainAndAsk(train_fn, self._question)
         executor, self._how = (self._executor, repr(self._executor)) if self._executor else _executor_for(work)
         return executor.run(jobs, work)
 
-    def _together(self, train_fn: TrainsMany, jobs: Iterator[ShadowJob]) -> Iterator[_Row]:
+    def _together(self, train_fn: TrainsMany, jobs: Iterator[ShadowJob], clock: Clock) -> Iterator[_Row]:
         """Blocks of shadows at once, those with as many records together."""
-        group: list[ShadowJob] = []
-        at_once = max(_TOGETHER // self._block, 1) * self._block
-        for job in jobs:
-            group.append(job)
-            if len(group) == at_once:
-                yield from self._trained(train_fn, group)
-                group = []
-        yield from self._trained(train_fn, group)
+        while group := list(islice(jobs, clock.together(_TOGETHER, self._block))):
+            self._at_once = len(group)
+            yield from self._trained(train_fn, group)
 
     def _trained(self, train_fn: TrainsMany, group: Sequence[ShadowJob]) -> Iterator[_Row]:
         for size in sorted({len(job.indices) for job in group}):
