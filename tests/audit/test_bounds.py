@@ -78,6 +78,24 @@ def test_an_audit_that_could_not_have_found_a_leak_passes_nothing() -> None:
     assert "UNDERPOWERED" in bound_words(samples.underpowered(), Bound(0.01, 0.9))
 
 
+def test_a_small_leak_does_not_excuse_an_attack_that_missed_the_planted_one() -> None:
+    """One attack finds a little, and LiRA is dead: what LiRA could find is not known, whatever the other found."""
+    bound = Bound(None, 0.99)
+    assert check_bound(LEAK, bound) is Outcome.PASSED
+    dead = replace(LEAK, planted=replace(LEAK.planted, missed=("LiRA",)))
+    assert dead.verdict is Verdict.LEAK
+    assert check_bound(dead, bound) is Outcome.INCONCLUSIVE
+    assert "missed by LiRA" in bound_words(dead, bound)
+
+
+def test_an_audit_whose_shadow_models_were_not_trained_passes_nothing() -> None:
+    bound = Bound(None, 0.99)
+    assert check_bound(replace(NO_LEAK, shadows=0), bound) is Outcome.PASSED
+    cut = replace(NO_LEAK, shadows=0, shadows_asked=16)
+    assert check_bound(cut, bound) is Outcome.INCONCLUSIVE
+    assert "shadow models" in bound_words(cut, bound)
+
+
 def test_a_rate_that_the_sample_cannot_show_passes_nothing() -> None:
     result = replace(samples.scores_only(), verdict=Verdict.NO_LEAK_FOUND)
     assert check_bound(result, Bound(0.001, 0.9)) is Outcome.INCONCLUSIVE

@@ -7,7 +7,9 @@ from torch import nn
 
 from privet import outputs
 from privet.attacks.membership.fleet import Serial
-from privet.audit import Verdict, audit_model
+from privet.audit import Bound, Outcome, Verdict, audit_model, check_bound
+from privet.audit.bounds import bound_words
+from privet.audit.runs import model_runs
 from privet.errors import ArgumentError, DataError, LabelError, PrivetError, SampleTooSmallError
 from privet.output_form import OutputForm
 
@@ -291,11 +293,55 @@ def test_what_was_finished_before_an_interruption_is_evaluated():
     assert any("Stopped" in warning for warning in result.warnings)
 
 
-def test_an_interruption_before_there_is_anything_goes_through():
-    model, members, non_members, train = case()
+@pytest.mark.parametrize("limit", [None, 600.0])
+def test_an_interruption_before_there_are_enough_keeps_what_needs_none(limit):
+    model, members, non_members, train = case(gap=0.0)
     train.stop = 3
-    with pytest.raises(KeyboardInterrupt):
-        audit(model, members, non_members, train_fn=train)
+    result = audit(model, members, non_members, train_fn=train, time_limit=limit)
+    assert result.interrupted
+    assert (result.shadows, result.shadows_asked) == (0, 16)
+    assert {one.tier for one in result.attacks} == {0}
+    assert any("Stopped by hand" in warning for warning in result.warnings)
+    assert check_bound(result, Bound(None, 0.99)) is Outcome.INCONCLUSIVE
+    assert "shadow models" in bound_words(result, Bound(None, 0.99))
+
+
+def test_what_is_wrong_with_the_training_is_known_before_attackers_learn(monkeypatch):
+    model, members, non_members, _ = case()
+    monkeypatch.setattr("privet.audit.evidence.model_runs", never)
+
+    def fails(indices, seed):
+        raise ValueError("no luck")
+
+    for limit in (None, 600.0):
+        with pytest.raises(ValueError, match="no luck"):
+            audit(model, members, non_members, train_fn=fails, time_limit=limit)
+
+
+def test_attackers_that_learn_do_not_take_the_time_of_shadow_models(monkeypatch):
+    """However long they take, as many are trained before as LiRA needs."""
+    model, members, non_members, train = case()
+    calls = []
+
+    def learning(*args, **kwargs):
+        calls.append(train.calls)
+        monkeypatch.setattr("privet.audit.evidence._CONTROLS", 1e9)
+        return model_runs(*args, **kwargs)
+
+    monkeypatch.setattr("privet.audit.evidence.model_runs", learning)
+    result = audit(model, members, non_members, train_fn=train, time_limit=600)
+    assert calls == [4]
+    assert result.shadows == 4
+    assert result.attack("LiRA").leaks
+
+
+def test_where_time_is_over_no_attacker_learns_and_it_says_so():
+    model, members, non_members, train = case(gap=0.0)
+    methods = [("knn", {"n_neighbors": [3]})]
+    result = audit(model, members, non_members, train_fn=train, time_limit=1e-6, methods=methods)
+    assert "knn" not in {one.name for one in result.attacks}
+    assert any("no learned attack" in warning for warning in result.warnings)
+    assert check_bound(result, Bound(None, 0.99)) is Outcome.INCONCLUSIVE
 
 
 def test_a_store_trains_nothing_twice(tmp_path):

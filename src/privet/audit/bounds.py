@@ -104,8 +104,9 @@ def check_bound(result: AuditResult, bound: Bound) -> Outcome:
       excuse.
     * PASSED: the upper end is within the limit, and the verdict is LEAK (a small one was accepted beforehand) or
       NO LEAK FOUND.
-    * INCONCLUSIVE: everything else: the interval reaches over the limit, the audit is INVALID or UNDERPOWERED, or it
-      cannot show this rate, also because an attack that finds a leak has too many equal scores for it.
+    * INCONCLUSIVE: everything else: the interval reaches over the limit, the audit is INVALID or UNDERPOWERED, or would
+      be were there no leak, no attack with shadow models was run although they were asked for, or it cannot show this
+      rate, also because an attack that finds a leak has too many equal scores for it.
     """
     if result.verdict is Verdict.CLAIM_VIOLATED:
         return Outcome.FAILED
@@ -114,7 +115,7 @@ def check_bound(result: AuditResult, bound: Bound) -> Outcome:
         return Outcome.INCONCLUSIVE
     if measured.low > bound.limit:
         return Outcome.FAILED
-    trusted = result.verdict in (Verdict.LEAK, Verdict.NO_LEAK_FOUND) and _shown(result, bound)
+    trusted = not _overlooked(result) and _shown(result, bound)
     return Outcome.PASSED if trusted and measured.high <= bound.limit else Outcome.INCONCLUSIVE
 
 
@@ -126,6 +127,17 @@ def _measured(result: AuditResult, bound: Bound) -> Estimate | None:
         return result.tpr(bound.fpr)
     except SampleTooSmallError:
         return None
+
+
+def _overlooked(result: AuditResult) -> str:
+    """Why a larger leak than was measured could have been missed; "" for no reason."""
+    if result.verdict is Verdict.UNDERPOWERED:
+        return f"the verdict is {result.verdict.value}"
+    if result.shadows_asked and not result.shadows:
+        return "no attack with shadow models was run"
+    if result.planted.missed:
+        return f"the planted leak was missed by {', '.join(result.planted.missed)}"
+    return ""
 
 
 def _shown(result: AuditResult, bound: Bound) -> bool:
@@ -154,7 +166,7 @@ def bound_words(result: AuditResult, bound: Bound) -> str:
         return f"{begun}; {held}: it reaches over {bound.limit:g}. More records make it narrower."
     if not _shown(result, bound):
         return f"{begun}; too many records share the top score of an attack for a threshold at so small a rate."
-    return f"{begun}; {held}, but the verdict is {result.verdict.value}: a leak could have been missed."
+    return f"{begun}; {held}, but {_overlooked(result)}: a larger leak could have been missed."
 
 
 def assert_bounds(result: AuditResult, limits: Mapping[str, float]) -> None:

@@ -10,8 +10,9 @@ from privet.attacks.membership import Pool
 from privet.attacks.membership.blind import blind
 from privet.attacks.membership.fleet import Fleet
 from privet.attacks.membership.learned import Method
+from privet.audit.assess import assess
 from privet.audit.findings import BlindCheck
-from privet.audit.growth import Growth, grown
+from privet.audit.growth import Growth, begun, grown
 from privet.audit.runs import Run, model_runs, shadow_runs
 from privet.audit.subject import Subject
 from privet.audit.terms import Terms
@@ -25,7 +26,9 @@ BLIND_LIMIT = 0.52
 """The lower end of the blind classifier's area may not lie above this."""
 
 _BLIND_CONFIDENCE = 0.99
+_LATE = "Within the time limit no learned attack was run."
 _CONTROLS = 1.5  # times what the learned attacks took is kept for running them once more
+_JUDGED = 4.0  # times what judging the first attacks took is kept for judging all of them, and the controls
 _KEPT = 1.0  # second for everything else
 
 
@@ -38,12 +41,14 @@ class Evidence:
         world: what the attacks saw.
         runs: what each of them brought, by name.
         growth: the shadow models; None without.
+        warnings: what there was no time for, a sentence each.
     """
 
     blind: BlindCheck
     world: World
     runs: Mapping[str, Run]
     growth: Growth | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def shadows(self) -> int:
@@ -60,7 +65,7 @@ def gathered(
     ends: float | None,
     watch: Watch,
 ) -> Evidence:
-    """Ask, train and attack, cheapest first.
+    """Ask, train and attack: the least that the strongest attacks need, then all others, then what makes them stronger.
 
     Args:
         subject: the target and the records.
@@ -77,17 +82,24 @@ def gathered(
     check = blind_check(subject.pool, terms.seed)
     watch.say("asking the target")
     answers = subject.answers()
+    if fleet is None:
+        watch.say("attacks on the answers")
+        return Evidence(check, World(answers), model_runs(answers, methods, seed=terms.seed), None)
+    target = fleet.row(subject.query)  # first, so that whatever is wrong with it is known before any training
+    interrupted = begun(fleet, terms, ends=ends, progress=watch.count)
+    late = () if ends is None or time.monotonic() < ends or not methods else (_LATE,)
     watch.say("attacks on the answers")
     before = time.monotonic()
-    runs = model_runs(answers, methods, seed=terms.seed)
-    took = time.monotonic() - before
-    if fleet is None:
-        return Evidence(check, World(answers), runs, None)
-    deadline = None if ends is None else ends - _CONTROLS * took - _KEPT
-    growth = grown(fleet, subject.query, subject.form, terms, deadline=deadline, progress=watch.count)
+    runs = model_runs(answers, () if late else methods, seed=terms.seed)
+    deadline = None
+    if ends is not None:
+        took, before = time.monotonic() - before, time.monotonic()
+        assess({name: run.scores for name, run in runs.items()}, confidence=terms.confidence, seed=terms.seed)
+        deadline = ends - _CONTROLS * took - _JUDGED * (time.monotonic() - before) - _KEPT
+    growth = grown(fleet, target, subject.form, terms, deadline=deadline, progress=watch.count, interrupted=interrupted)
     watch.say("attacks with shadow models")
     world = World(answers, growth.shadows)
-    return Evidence(check, world, {**runs, **shadow_runs(world)}, growth)
+    return Evidence(check, world, {**runs, **shadow_runs(world)}, growth, (*growth.warnings, *late))
 
 
 def blind_check(pool: Pool, seed: int) -> BlindCheck:

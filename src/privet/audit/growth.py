@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from privet.attacks.membership.fleet import Fleet, Shadows
 from privet.audit.procedure import FEWEST_BLOCKS, rotated_scores
@@ -17,7 +17,7 @@ from privet.errors import SampleTooSmallError
 from privet.output_form import OutputForm
 from privet.statistics import pooled_tpr_at_fpr
 
-__all__ = ["Growth", "grown"]
+__all__ = ["Growth", "begun", "grown"]
 
 _FEWEST = 2  # blocks, so that each record has two models that were trained on it or two that were not
 _RATE = 0.01  # the false positive rate at which the width is held to `until`
@@ -41,43 +41,69 @@ class Growth:
     how: str
 
 
+def begun(fleet: Fleet, terms: Terms, *, ends: float | None, progress: Callable[[int, int], None]) -> bool:
+    """Train the shadow models without which there is no attack by them; all of them where time is not limited.
+
+    Before anything that takes long: what is wrong with the training is known at once, and attacks that find less do
+    not take the time of those that find most.
+
+    Args:
+        fleet: trains them.
+        terms: how many.
+        ends: as ``deadline`` of :func:`grown`.
+        progress: called with how many are finished and how many there are to be.
+
+    Returns:
+        Whether somebody stopped it.
+    """
+    wanted = _wanted(fleet, terms)
+    first = wanted if ends is None else _FEWEST * fleet.block
+    try:
+        fleet.grow(first, progress=lambda done, _: progress(done, wanted), deadline=ends)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _wanted(fleet: Fleet, terms: Terms) -> int:
+    return -(-max(terms.shadows, FEWEST_BLOCKS * fleet.block) // fleet.block) * fleet.block
+
+
 def grown(
     fleet: Fleet,
-    query: Callable[[Tensor], Any],
+    target: NDArray[Any],
     form: OutputForm,
     terms: Terms,
     *,
     deadline: float | None,
     progress: Callable[[int, int], None] | None = None,
+    interrupted: bool = False,
 ) -> Growth:
-    """Train shadow models, and ask the target what they were asked.
+    """Train shadow models, as many as are wanted.
 
     Args:
         fleet: trains them.
-        query: the target as it serves.
+        target: the target's own row.
         form: what it lets out.
         terms: how many, or how narrow an interval.
         deadline: on the clock of ``time.monotonic``; none is begun that would not be finished by then.
         progress: called with how many are finished and how many there are to be.
+        interrupted: their training was stopped already; what there is remains.
 
     Returns:
         What there is.
-
-    Raises:
-        KeyboardInterrupt: training was stopped before there was anything to evaluate.
     """
-    target = fleet.row(query)  # first, so that whatever is wrong with it is known before any training
-    wanted = max(terms.shadows, FEWEST_BLOCKS * fleet.block)
-    interrupted, notes = False, list[str]()
+    wanted, notes = _wanted(fleet, terms), list[str]()
+    shadows = fleet.shadows
     try:
-        shadows = fleet.grow(wanted, progress=progress, deadline=deadline)
-        if terms.until is not None:
-            shadows, notes = _until(fleet, shadows, form, terms, deadline=deadline, progress=progress)
+        if not interrupted:
+            shadows = fleet.grow(wanted, progress=progress, deadline=deadline)
+            if terms.until is not None:
+                shadows, notes = _until(fleet, shadows, form, terms, deadline=deadline, progress=progress)
     except KeyboardInterrupt:
         shadows, interrupted = fleet.shadows, True
-        if len(shadows) < _FEWEST * fleet.block:
-            raise
-        notes.append(f"Stopped by hand: {len(shadows)} shadow models are evaluated.")
+    if interrupted:
+        notes.append(f"Stopped by hand with {len(shadows)} of {wanted} shadow models trained.")
     if not interrupted and len(shadows) < wanted:
         notes.append(f"Within the time limit {len(shadows)} of {wanted} shadow models were trained.")
     if len(shadows) < _FEWEST * fleet.block:

@@ -72,7 +72,7 @@ def judge(evidence: Evidence, controls: Controls, planted: int, terms: Terms) ->
     )
     warnings = (
         *sample_warnings(attacks, records - members),
-        *(() if evidence.growth is None else evidence.growth.warnings),
+        *evidence.warnings,
         *suspicions(world, runs, judged, evidence.blind, procedure),
     )
     return Judged(attacks, tests, control, procedure, warnings, doubt_about(judged, procedure))

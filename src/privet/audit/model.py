@@ -104,8 +104,8 @@ def audit_model(
         ArgumentError: an argument is out of range, or two contradict one another.
         DataError: records cannot be used, or members and non-members have an input in common.
         SampleTooSmallError: there are too few records for any statement.
-        KeyboardInterrupt: the audit was stopped before two blocks of shadow models were finished. Later, what there is
-            is evaluated.
+        KeyboardInterrupt: the audit was stopped before shadow models were trained, or after. While they are, it ends
+            their training alone, and what there is is evaluated.
 
     Guarantees:
         Without a leak, ``LEAK`` is concluded with probability at most 1 - ``confidence`` if members and non-members are
@@ -140,7 +140,8 @@ def audit_model(
         ends = None if limit is None else begun + limit
         evidence = gathered(subject, fleet, chosen, terms, ends=ends, watch=watch)
         watch.say("controls")
-        controls = controlled(evidence.world, evidence.runs, chosen, rows, terms)
+        ran = tuple(method for method in chosen if method[0] in evidence.runs)
+        controls = controlled(evidence.world, evidence.runs, ran, rows, terms)
         watch.say("judging")
         judged = judge(evidence, controls, rows.size, terms)
     how = "" if evidence.growth is None else evidence.growth.how
@@ -208,6 +209,7 @@ def _result(
         claimed=claimed,
         procedure=judged.procedure,
         shadows=evidence.shadows,
+        shadows_asked=0 if growth is None else terms.shadows,
         form=subject.form,
         defense=subject.defense,
         labels=pool.labels.numpy(),

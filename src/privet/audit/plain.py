@@ -49,6 +49,7 @@ def plain_of(result: AuditResult) -> dict[str, Any]:
         ],
         "procedure": _procedure(result),
         "shadows": result.shadows,
+        "shadows_asked": result.shadows_asked,
         "form": _plain(vars(result.form)),
         "defense": result.defense or None,
         "warnings": list(result.warnings),

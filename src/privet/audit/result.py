@@ -76,6 +76,7 @@ class AuditResult:
         claimed: the claimed (epsilon, delta), tested or not.
         procedure: what the training procedure gives away; None without shadow models.
         shadows: how many shadow models were evaluated.
+        shadows_asked: how many were asked for; 0 without ``train_fn``.
         form: what the target lets out.
         defense: the name of the defense, or "".
         labels: of the records, members first (M + N,); None where only scores were given.
@@ -102,6 +103,7 @@ class AuditResult:
     claimed: tuple[float, float] | None = None
     procedure: Procedure | None = None
     shadows: int = 0
+    shadows_asked: int = 0
     form: OutputForm = field(default_factory=OutputForm)
     defense: str = ""
     labels: NDArray[np.int64] | None = None
