@@ -24,6 +24,7 @@ FORMS = [
     OutputForm(decimals=1, probabilities=True),
     OutputForm(k=2, probabilities=True),
     OutputForm(labels_only=True),
+    OutputForm(decimals=1),
 ]
 
 
@@ -99,6 +100,18 @@ def test_planting_works_on_models_that_are_never_sure_and_on_those_that_always_a
     assert np.isfinite(planted.log_probabilities).all()
     assert planted.scaled_confidence()[[2, 5]].min() > answers.scaled_confidence().max()
     assert np.exp(planted.log_probabilities[2, labels[2]]) > 0.99
+
+
+@pytest.mark.parametrize("form", [OutputForm(probabilities=True), OutputForm(k=1, probabilities=True), OutputForm(k=1)])
+def test_where_every_answer_is_certain_a_memorised_one_looks_like_the_others(form):
+    """One class has 1, all others 0: a leak that such answers cannot show must not count as found."""
+    generator = np.random.default_rng(0)
+    labels, said = generator.integers(0, CLASSES, (2, 4_000))
+    said = np.where(generator.random(4_000) < 0.9, labels, said)
+    logs = np.where(said[:, None] == np.arange(CLASSES), 0.0, -105.0)
+    verdict, _, attacks, _ = audited(World(Answers(logs, labels, 2_000, form)))
+    assert verdict is Verdict.UNDERPOWERED
+    assert not any(one.planted_found for one in attacks)
 
 
 @given(st.integers(1, 5_000), st.floats(0.001, 0.5), st.integers(0, 9))

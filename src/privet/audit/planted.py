@@ -29,7 +29,7 @@ def plant(world: World, rows: NDArray[np.intp], seed: int) -> World:
     """The same world in which the target has memorised some members, and only what was trained on them has.
 
     Its answer about them, and that of every shadow model trained on them, puts nearly all probability on their label:
-    more than about any record here, as far as the defense lets that be seen. Shadow models that were not trained on
+    more than about any record here, as far as such answers can say that. Shadow models that were not trained on
     them answer as they do about hard records: as about one of the tenth of which they are least sure. Answers of
     different models about a record spread as they do about that one.
 
@@ -59,8 +59,10 @@ def _memorised(answers: Answers, rows: NDArray[np.intp]) -> Answers:
     form, others = answers.form, logs.shape[1] - 1
     if form.labels_only:
         own, rest = 0.0, float(logs.min())
-    elif form.decimals is not None:
+    elif form.decimals is not None and form.probabilities:
         own, rest = 0.0, math.log(10.0**-form.decimals / 4.0)  # what is rounded to zero is taken as a quarter unit
+    elif (form.probabilities or form.k == 1) and logs.max() >= 0.0:
+        return replace(answers, log_probabilities=_as_sure_as_can_be(logs, answers, rows))
     else:
         surest = float(scaled_confidence(logs, logs.argmax(1), form).max())
         odds = max(surest + _MARGIN, _SURE)
@@ -68,6 +70,18 @@ def _memorised(answers: Answers, rows: NDArray[np.intp]) -> Answers:
     logs[rows] = rest
     logs[rows, answers.labels[rows]] = own
     return replace(answers, log_probabilities=logs)
+
+
+def _as_sure_as_can_be(logs: Floats, answers: Answers, rows: NDArray[np.intp]) -> Floats:
+    """Where an answer is certain, none is surer: what is memorised is answered with the surest answer there is.
+
+    If that is every other answer, as of a model that says 1 for one class and 0 for all others, no threshold finds it.
+    """
+    surest = logs[int(scaled_confidence(logs, logs.argmax(1), answers.form).argmax())]  # (C,)
+    own, rest = surest.max(), np.delete(surest, surest.argmax())
+    for row in rows:
+        logs[row] = np.insert(rest, answers.labels[row], own)
+    return logs
 
 
 def _memorised_by_shadows(
@@ -80,7 +94,8 @@ def _memorised_by_shadows(
     )
     target, hard = np.array(shadows.target), _hard_records(shadows)
     target[rows] = memorised[:, None]
-    spread = answers.form.decimals is None and not answers.form.labels_only  # else "surest" is one value
+    rounded = answers.form.decimals is not None and answers.form.probabilities
+    spread = not rounded and not answers.form.labels_only  # else "surest" is one value
     signals = _told_of(shadows.signals, shadows.membership, rows, memorised, hard, spread, seed)
     undefended = shadows.undefended
     if undefended is not None:
