@@ -245,6 +245,66 @@ def test_the_model_is_left_in_the_mode_it_was_in():
     assert model.training
 
 
+class Softmaxed(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, asked):
+        return torch.softmax(self.network(asked), 1)
+
+
+def test_a_network_of_probabilities_behind_a_defense_is_told_by_its_form():
+    """Without softmax a defense cannot know; taken for logits, its rounded shares would be flattened."""
+    model, members, non_members, train = case()
+    served = outputs.Rounding(Softmaxed(model).eval(), decimals=1, softmax=False)
+    told = OutputForm(decimals=1, probabilities=True)
+    with pytest.raises(PrivetError, match="probabilities=True"):
+        audit(served, members, non_members)
+    result = audit(served, members, non_members, form=told, train_fn=lambda *args: Softmaxed(train(*args)), shadows=6)
+    assert result.form == told
+    assert result.verdict is Verdict.LEAK
+    with pytest.raises(ArgumentError, match="None beside a defense"):
+        audit(served, members, non_members, form=OutputForm(k=1))
+
+
+def test_rounded_probabilities_of_a_function_are_not_taken_for_logits():
+    model, members, non_members, _ = case()
+
+    def rounded(asked):
+        return torch.softmax(model(asked), 1).round(decimals=1)
+
+    with pytest.raises(ArgumentError, match="decimals="):
+        audit(rounded, members, non_members)
+    told = OutputForm(decimals=1, probabilities=True)
+    assert audit(rounded, members, non_members, form=told).verdict is Verdict.LEAK
+
+
+@pytest.mark.parametrize("width", [(), (1,)])
+def test_one_number_a_record_is_no_answer_about_two_classes(width):
+    _, members, non_members, _ = case()
+    with pytest.raises(ArgumentError, match="a score for each class"):
+        audit(lambda asked: torch.zeros(len(asked), *width), members, non_members)
+
+
+def test_a_defense_that_answers_more_than_the_scores_is_refused_in_words():
+    class Two(nn.Module):
+        def forward(self, asked):
+            return asked[:, :3], asked[:, 3:]
+
+    _, members, non_members, _ = case()
+    served = outputs.Rounding(Two().eval(), decimals=1, part=0, keep=(1,))
+    with pytest.raises(ArgumentError, match="without keep="):
+        audit(served, members, non_members)
+
+
+def test_the_network_of_a_defense_is_left_in_the_mode_it_was_in():
+    model, members, non_members, train = case(sizes=(60, 60))
+    model.train()
+    audit(model, members, non_members, defense=outputs.TopK(model, k=2), train_fn=train, shadows=6)
+    assert model.training
+
+
 def test_examples_and_arrays_are_records():
     model, members, non_members, _ = case(sizes=(60, 60))
 

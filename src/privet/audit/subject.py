@@ -108,6 +108,7 @@ def subject_of(
     if told is None:
         told = _form_of(probed)
     if classes is None:
+        _refuse_other_answers(probed, told)
         classes = _classes_of(model, probed, told, pool)
         if (largest := int(pool.labels.max())) >= classes:
             where = int(pool.labels.argmax())
@@ -153,9 +154,14 @@ def _served(
         raise ArgumentError("defense", defense, "an output defense, as in outputs.Rounding(model, decimals=1)")
     if defense is not model and defense.origin_network() is not model:
         raise ArgumentError("defense", type(defense).__name__, "the defense that serves this very model")
-    if form is not None and form != defense.output_form:
-        raise ArgumentError("form", form, "None beside a defense, which tells its own")
-    return defense, defense.output_form, defense.around, type(defense).__name__
+    told = defense.output_form
+    if form is not None and form not in (told, replace(told, probabilities=not told.labels_only)):
+        raise ArgumentError(
+            "form",
+            form,
+            f"None beside a defense, or {told} with probabilities=True where the network itself gives them",
+        )
+    return defense, form or told, defense.around, type(defense).__name__
 
 
 def _as_tensor(model: Callable[[Tensor], Any], inputs: Tensor) -> Any:
@@ -193,10 +199,35 @@ def _form_of(answer: Any) -> OutputForm:
     if answer.ndim == 1 and not answer.is_floating_point():
         return OutputForm(labels_only=True)
     if answer.ndim == 2 and answer.is_floating_point() and len(answer) > 1:
-        sums = answer.double().sum(1)
-        if bool((answer >= 0.0).all()) and bool(((sums - 1.0).abs() < 0.01).all()):
+        shares, sums = bool(((answer >= 0.0) & (answer <= 1.0)).all()), answer.double().sum(1)
+        if shares and bool(((sums - 1.0).abs() < 0.01).all()):
             return OutputForm(probabilities=True)
+        if shares and bool((answer > 0.0).any()):
+            raise ArgumentError(
+                "model",
+                f"a model that answers shares whose sums are {float(sums.min()):.3g} to {float(sums.max()):.3g}",
+                "one that answers logits, or probabilities that sum to 1",
+                "If they are rounded, give form=OutputForm(decimals=..., probabilities=True).",
+            )
     return OutputForm()
+
+
+def _refuse_other_answers(answer: Any, form: OutputForm) -> None:
+    """What no attack can read: more than the scores, or one number for two classes."""
+    if isinstance(answer, tuple) and not hasattr(answer, "indices"):
+        raise ArgumentError(
+            "model",
+            f"a target that answers {len(answer)} parts",
+            "one that answers the scores alone",
+            "Audit the same defense without keep=: what else is answered is not looked at.",
+        )
+    if isinstance(answer, Tensor) and answer.is_floating_point() and answer.shape[1:] in ((), (1,)):
+        raise ArgumentError(
+            "model",
+            f"a model that answers {tuple(answer.shape)}, one number a record",
+            "one that answers a score for each class, (N, C)",
+            "Of a probability p of the second class make torch.stack((1 - p, p), 1).",
+        )
 
 
 def _classes_of(model: Any, probed: Any, form: OutputForm, pool: Pool) -> int:

@@ -84,7 +84,9 @@ def answering(query: Callable[[Tensor], Any]) -> Iterator[Callable[[Tensor], Any
     if not isinstance(query, nn.Module):
         yield query
         return
-    modes = [(module, module.training) for module in query.modules()]
+    origin = getattr(query, "origin_network", None)  # a defense holds the network's parts, and is none of them
+    modules = {*query.modules(), *(origin().modules() if callable(origin) else ())}
+    modes = [(module, module.training) for module in modules]
     device = device_of(query)
     try:
         if any(training for _, training in modes):
