@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from numpy.typing import ArrayLike
 
 from privet.errors import ArgumentError
 from privet.statistics.one_run import OneRunBound, one_run_epsilon
 
-__all__ = ["ClaimAudit", "audit_claim"]
+__all__ = ["UNTESTED", "ClaimAudit", "audit_claim", "checked_claim", "claim_of"]
+
+UNTESTED = (
+    "The claimed (epsilon, delta) was not tested: membership was not randomised. Give canaries that were included at "
+    "random (docs/audit.md)."
+)
 
 
 @dataclass(frozen=True)
@@ -84,11 +90,43 @@ def audit_claim(
         (True, '36 of 36 guesses about 200 canaries were right: epsilon is at least 2.44 at delta 1e-05, at 95% \
 confidence. That refutes the claimed epsilon of 1.')
     """
+    epsilon, delta = checked_claim(claim)
+    bound = one_run_epsilon(scores, included, delta, guesses=guesses, confidence=confidence)
+    return ClaimAudit((epsilon, delta), bound)
+
+
+def checked_claim(claim: Any) -> tuple[float, float]:
+    """The claimed (epsilon, delta) as two numbers.
+
+    Raises:
+        ArgumentError: it is no pair of a finite epsilon of at least 0 and a delta in [0, 1).
+    """
     try:
         epsilon, delta = (float(part) for part in claim)
     except (TypeError, ValueError):
         raise ArgumentError("claim", claim, "the claimed (epsilon, delta), such as (3.0, 1e-5)") from None
     if not (0.0 <= epsilon < math.inf and 0.0 <= delta < 1.0):
         raise ArgumentError("claim", claim, "a finite epsilon of at least 0 and a delta from 0 to below 1")
-    bound = one_run_epsilon(scores, included, delta, guesses=guesses, confidence=confidence)
-    return ClaimAudit((epsilon, delta), bound)
+    return epsilon, delta
+
+
+def claim_of(claim: tuple[float, float] | None, canaries: Any, confidence: float) -> ClaimAudit | None:
+    """Test the claim by the canaries; None without them.
+
+    Args:
+        claim: epsilon and delta.
+        canaries: a pair: scores (m,), and whether each canary was included (m,).
+        confidence: in (0, 1).
+
+    Raises:
+        ArgumentError: there are canaries and no claim, or they are no pair.
+        DataError: scores and inclusion do not fit each other.
+    """
+    if canaries is None:
+        return None
+    if claim is None:
+        raise ArgumentError("claim", None, "the (epsilon, delta) that the canaries are to test, beside canaries=")
+    if not isinstance(canaries, tuple | list) or len(canaries) != 2:
+        raise ArgumentError("canaries", type(canaries).__name__, "a pair (scores, included), one of each a canary")
+    scores, included = canaries
+    return audit_claim(scores, included, claim, confidence=confidence)

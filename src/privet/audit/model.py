@@ -12,8 +12,7 @@ from torch import Tensor
 
 from privet.attacks.membership.fleet import ONE_QUERY, Executor, Fleet, Queries, TrainFn
 from privet.attacks.membership.learned import METHODS, Method, check_methods
-from privet.audit.claim import ClaimAudit
-from privet.audit.claimed import UNTESTED, checked_claim, claim_of
+from privet.audit.claim import UNTESTED, ClaimAudit, checked_claim, claim_of
 from privet.audit.conclude import conclude
 from privet.audit.controls import Controls, controlled
 from privet.audit.evidence import Evidence, gathered
@@ -127,7 +126,7 @@ def audit_model(
     """
     begun, limit = time.monotonic(), seconds_of(time_limit)
     terms = Terms(confidence, seed, planted_share, _SHADOWS if shadows is None else shadows, until, limit)
-    chosen, claimed = check_methods(methods) if len(methods) else (), checked_claim(claim)
+    chosen, claimed = check_methods(methods) if len(methods) else (), None if claim is None else checked_claim(claim)
     subject = subject_of(
         model, members, non_members, defense=defense, classes=classes, form=form, batch_size=batch_size
     )

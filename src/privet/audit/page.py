@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from privet.audit.claimed import UNTESTED
+from privet.audit.claim import UNTESTED
 from privet.audit.page_attacks import found_section
 from privet.audit.page_details import group_sections, procedure_sections, record_sections
 from privet.audit.result import RATES
@@ -104,7 +104,7 @@ def _claim_card(result: AuditResult) -> Card:
 
 def _warnings(result: AuditResult) -> tuple[Section, ...]:
     warnings = [warning for warning in result.warnings if warning != UNTESTED]  # it has a section of its own
-    if result.interrupted and not any("interrupt" in warning or "stopped" in warning for warning in warnings):
+    if result.interrupted and not any(warning.startswith("Stopped") for warning in warnings):
         warnings.insert(0, "The audit was stopped before its end; this page holds what was computed until then.")
     if not warnings:
         return ()

@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from privet.audit.claimed import UNTESTED
+from privet.audit.claim import UNTESTED
 from privet.audit.result import RATES
 from privet.audit.words import claim_control, controls, percent, readable, verdict_words
 from privet.report.numbers import Written, write_estimate
