@@ -20,7 +20,8 @@ from privet import data, models, outputs, training
 from privet.attacks.membership.fleet.digest import digest
 from privet.cli import app
 from privet.cli.audit import parts
-from privet.cli.audit.request import Request
+from privet.cli.audit.request import Request, requested
+from privet.errors import FileWriteError
 
 MEMBERS, OTHERS = 150, 300
 
@@ -231,6 +232,7 @@ REFUSED = {
     "another width": ((*TARGET, "--train", "a_target.py:train", "--until", "0.01"), "ci=WIDTH"),
     "another time": ((*TARGET, "--time-limit", "soon"), "time_limit"),
     "another claim": ((*TARGET, "--claim", "3"), "epsilon,delta"),
+    "a claim of everything": ((*QUICK, "--claim", "inf,1e-5"), "finite"),
     "a claim below nothing": ((*TARGET, "--claim", "-1,1e-5"), "claim"),
     "another bound": ((*SCORES, "--fail-if", "accuracy>0.9"), "accuracy"),
     "a column that is not there": ((*TARGET, "--slice", "age"), "age"),
@@ -245,6 +247,32 @@ REFUSED = {
 @pytest.mark.parametrize(("arguments", "word"), REFUSED.values(), ids=REFUSED)
 def test_what_is_wrong_with_the_input_is_one_line(monkeypatch, capsys, arguments, word):
     assert word in refused(monkeypatch, capsys, *arguments)
+
+
+def test_what_a_configuration_names_lies_beside_it(folder):
+    """A folder of images, too; only data sets that are known by their name lie nowhere."""
+    (folder / "beside").mkdir(exist_ok=True)
+    (folder / "beside" / "c.toml").write_text(
+        'model = "m.py:build"\nmembers = "photos"\nnon_members = "mnist:test"\nfolder = "raw"\n'
+    )
+    read = requested("beside/c.toml", {})
+    assert (read.members, read.folder) == ("beside/photos", "beside/raw")
+    assert read.non_members == "mnist:test"
+    (folder / "beside" / "d.toml").write_text('model = "m.py:build"\nmembers = "a.npz:train"\nnon_members = "digits"\n')
+    read = requested("beside/d.toml", {"folder": "elsewhere"})
+    assert (read.members, read.non_members, read.folder) == ("beside/a.npz:train", "digits", "elsewhere")
+
+
+def test_a_page_that_cannot_be_written_takes_nothing_with_it(monkeypatch, capsys):
+    def full(*args):
+        raise FileWriteError("page.html", "no space left")
+
+    monkeypatch.setattr("privet.audit.AuditResult.report", full)
+    monkeypatch.setattr(sys, "argv", ["privet", "audit", *NULL, "--html", "page.html", "--json"])
+    with pytest.raises(SystemExit) as exit:
+        privet.cli.main()
+    assert exit.value.code != 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "NO LEAK FOUND"
 
 
 def test_an_unknown_key_of_the_configuration_is_named(folder, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from privet.data.mnist5k import mnist5k
 from privet.data.npz import npz
 from privet.errors import ArgumentError
 
-__all__ = ["load"]
+__all__ = ["NAMES", "load"]
 
 _CARRIED: dict[str, Callable[[], Examples]] = {"digits": digits, "mnist5k": mnist5k}
 _IN_A_FOLDER: dict[str, Callable[[AnyPath, bool], Examples]] = {
@@ -25,7 +25,7 @@ _IN_A_FOLDER: dict[str, Callable[[AnyPath, bool], Examples]] = {
     "cifar100": cifar100,
 }
 _FASHION = "fashion-mnist"
-_NAMES = (*_CARRIED, _FASHION, *_IN_A_FOLDER)
+NAMES = (*_CARRIED, _FASHION, *_IN_A_FOLDER)
 
 
 def load(name: AnyPath, folder: AnyPath | None = None, train: bool = True) -> Examples:
@@ -59,7 +59,7 @@ def load(name: AnyPath, folder: AnyPath | None = None, train: bool = True) -> Ex
     if text == _FASHION:
         return fashion_mnist(folder, train)
     if text not in _CARRIED and path.suffix != ".npz" and not _is_folder(path):
-        raise ArgumentError("name", text, f"{', '.join(_NAMES)}, or the path of an .npz file or of a folder of images")
+        raise ArgumentError("name", text, f"{', '.join(NAMES)}, or the path of an .npz file or of a folder of images")
     if folder is not None:
         raise ArgumentError("folder", str(folder), f"None for {text}, which needs no folder")
     if not train:

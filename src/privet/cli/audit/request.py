@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from privet.cli.toml_file import TomlTable, refusal, tables_of
+from privet.data.load import NAMES
 from privet.errors import ArgumentError
 
 __all__ = ["Learned", "Request", "requested"]
@@ -120,9 +121,9 @@ def requested(target: str | None, options: dict[str, Any]) -> Request:
 
 
 def _beside(config: Path, key: str, value: Any) -> Any:
-    """Files that a TOML file names lie beside it; a data set known by its name has no suffix and no folder."""
+    """Files and folders that a TOML file names lie beside it; a data set known by its name lies nowhere."""
     if not isinstance(value, str) or key not in _FILES:
         return value
-    if key in ("members", "non_members") and "/" not in value and not value.endswith(".npz"):
+    if key in ("members", "non_members") and value.removesuffix(":train").removesuffix(":test") in NAMES:
         return value
     return str(config.parent / value)

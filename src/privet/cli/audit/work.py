@@ -41,14 +41,14 @@ def work(request: Request, html: Path | None, as_json: bool) -> None:
             )
             typer.echo(f"privet: stopped before there was anything to say.{kept}", err=True)
             raise typer.Exit(130) from None
-    if html is not None:
-        result.report(html)
     outcomes = [check_bound(result, bound) for bound in bounds]
     typer.echo(json.dumps(_as_json(result, bounds, outcomes), allow_nan=False) if as_json else str(result))
     if not as_json:
         for bound, outcome in zip(bounds, outcomes, strict=True):
             typer.echo(f"{outcome.value:13} {bound}")
-        if html is not None:
+    if html is not None:  # last, so that nothing is lost if it cannot be written
+        result.report(html)
+        if not as_json:
             typer.echo(f"The page: {html}")
     if result.interrupted:
         raise typer.Exit(130)
