@@ -81,7 +81,8 @@ def audit_model(
         time_limit: for the whole audit: seconds, or text such as "10min"; shadow models stop in time.
         until: shadow models are added, up to 256, until the interval of their pooled true positive rate at a false
             positive rate of 1% is no wider than this.
-        shadows: how many shadow models to begin with; None: 16.
+        shadows: how many shadow models to begin with; None: 16. Rounded up to whole blocks, three at least, within each
+            of which every record is trained on equally often: 2 models for sets of equal size, 26 for 200 and 5,000.
         slices: name -> one value a record (members first), by whose groups the finding is split.
         queries: the ways in which shadow models and target are asked about each record.
         methods: of the learned attacks: pairs of a name and the values to try for each parameter.
