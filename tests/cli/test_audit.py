@@ -161,7 +161,7 @@ def test_a_network_and_its_page(folder):
     assert "parity" in page
 
 
-def test_shadow_models_and_a_defense_from_a_configuration(folder):
+def test_shadow_models_from_a_configuration_are_trained_once(folder):
     (folder / "audit.toml").write_text(
         'model = "a_target.py:build"\nweights = "w.safetensors"\nmembers = "m.npz"\nnon_members = "n.npz"\n'
         'train = "a_target.py:train"\nshadows = 6\nstore = "kept"\nseed = 3\n'
@@ -178,7 +178,15 @@ def test_shadow_models_and_a_defense_from_a_configuration(folder):
     again = json.loads(call("audit.toml", "--json")[1])
     assert sorted((path, path.stat().st_mtime_ns) for path in (folder / "kept").rglob("*.f32")) == before
     assert again["auc"] == found["auc"]
-    defended = json.loads(call("audit.toml", "--json", "--defense", "labels", "--augment", "shifts")[1])
+
+
+@pytest.mark.slow
+def test_an_option_goes_before_the_configuration_and_shadow_models_pass_through_the_defense(folder):
+    (folder / "labels.toml").write_text(
+        'model = "a_target.py:build"\nweights = "w.safetensors"\nmembers = "m.npz"\nnon_members = "n.npz"\n'
+        'train = "a_target.py:train"\nshadows = 6\ndefense = "rounding=1"\nlearned = []\n'
+    )
+    defended = json.loads(call("labels.toml", "--json", "--defense", "labels", "--augment", "shifts")[1])
     assert any("label" in one["name"] for one in defended["attacks"])
     assert "LiRA" not in {one["name"] for one in defended["attacks"]}
 
