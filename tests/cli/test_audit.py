@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib
 import json
 import signal
 import subprocess
@@ -138,7 +139,7 @@ def test_scores_without_a_leak():
 def test_a_bound_decides_the_exit_code(scores, bound, code, word):
     got, out = call(*scores, "--fail-if", bound)
     assert got == code
-    assert word in out.splitlines()[-1]
+    assert f"{bound}: {word}" in out
     assert json.loads(call(*scores, "--fail-if", bound, "--json")[1])["bounds"] == [{"bound": bound, "outcome": word}]
 
 
@@ -215,6 +216,46 @@ def test_an_onnx_file_is_a_target():
     )
     same = json.loads(call(*QUICK, "--defense", "rounding=1", "--json")[1])
     assert found["auc"]["value"] == pytest.approx(same["auc"]["value"], abs=0.02)
+
+
+def test_a_defense_is_put_around_an_onnx_file_that_answers_logits(folder):
+    pytest.importorskip("onnxruntime")
+    network = models.MLP((64, 64, 10), seed=0)
+    training.load_weights(folder / "w.safetensors", network)
+    program = torch.onnx.export(
+        network.eval(),
+        (torch.zeros(2, 1, 8, 8),),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+    )
+    assert program is not None
+    program.save(str(folder / "plain.onnx"))
+    (folder / "plain.toml").write_text('model = "plain.onnx"\nlearned = []\n')
+    records = ("--members", "m.npz", "--non-members", "n.npz", "--json")
+    for more in ((), ("--defense", "rounding=1"), ("--defense", "top-k=3"), ("--defense", "labels")):
+        found = json.loads(call("plain.toml", *records, *more)[1])
+        same = json.loads(call(*QUICK, *more, "--json")[1])
+        assert found["auc"]["value"] == pytest.approx(same["auc"]["value"], abs=1e-3)
+
+
+def test_what_fails_in_privet_itself_has_an_exit_code_of_its_own(monkeypatch, capsys):
+    work = importlib.import_module("privet.cli.audit.work")
+    monkeypatch.setattr(work, "_audited", lambda request: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["privet", "audit", *SCORES])
+    with pytest.raises(SystemExit) as exit:
+        privet.cli.main()
+    assert exit.value.code == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_page_may_be_asked_for_in_the_configuration(folder):
+    (folder / "paged.toml").write_text(
+        'member_scores = "high.npy"\nnon_member_scores = "low.npy"\nhtml = "asked.html"\nfail_if = ["auc>0.9"]\n'
+    )
+    code, out = call("paged.toml")
+    assert (code, (folder / "asked.html").is_file()) == (0, True)
+    assert "asked.html" in out
 
 
 REFUSED = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from privet.errors import DataError, FileFormatError, MissingExtraError
 
-__all__ = ["onnx_query"]
+__all__ = ["OnnxQuery", "onnx_query"]
 
 _TopK = namedtuple("_TopK", ["values", "indices"])
 _TYPES = {
@@ -25,7 +26,40 @@ _TYPES = {
 }
 
 
-def onnx_query(path: str | Path) -> Callable[[Tensor], Any]:
+@dataclass(frozen=True, eq=False)
+class OnnxQuery:
+    """An ONNX file that is asked: inputs (N, ...) -> answers.
+
+    Attributes:
+        file: where it is.
+        session: of ONNX Runtime.
+        outputs: the names of what the graph answers.
+        name: of its input.
+        kind: the type of its input.
+        shape: of its input; a name or None stands for any length.
+    """
+
+    file: Path
+    session: Any
+    outputs: tuple[str, ...]
+    name: str
+    kind: torch.dtype
+    shape: tuple[Any, ...]
+
+    def __call__(self, batch: Tensor) -> Any:
+        """The answers about a batch of inputs."""
+        given = batch.detach().cpu().to(self.kind).numpy()
+        if self.shape and not _fits(given.shape, self.shape):
+            raise DataError(
+                f"{self.file} takes inputs of shape {_read(self.shape)}, and was given {_read(given.shape)}."
+            )
+        parts = [self.session.run(self.outputs, {self.name: part}) for part in _parts(given, self.shape)]
+        answers = [torch.from_numpy(np.concatenate(each)[: len(given)]) for each in zip(*parts, strict=True)]
+        found = dict(zip(self.outputs, answers, strict=True))
+        return _TopK(found["values"], found["indices"]) if len(found) == 2 else answers[0]
+
+
+def onnx_query(path: str | Path) -> OnnxQuery:
     """Ask an ONNX file, on the CPU, by ONNX Runtime.
 
     A graph of one input is asked. One output is passed on as it is: scores (N, C), or labels (N,). Two outputs, named
@@ -64,17 +98,7 @@ def onnx_query(path: str | Path) -> Callable[[Tensor], Any]:
     if len(names) != 1 and sorted(names) != ["indices", "values"]:
         raise FileFormatError(file, f"the outputs {', '.join(names)}", "one output, or values and indices")
     name, kind, shape = inputs[0].name, _TYPES[inputs[0].type], list(inputs[0].shape)
-
-    def query(batch: Tensor) -> Any:
-        given = batch.detach().cpu().to(kind).numpy()
-        if shape and not _fits(given.shape, shape):
-            raise DataError(f"{file} takes inputs of shape {_read(shape)}, and was given {_read(given.shape)}.")
-        parts = [session.run(names, {name: part}) for part in _parts(given, shape)]
-        answers = [torch.from_numpy(np.concatenate(each)[: len(given)]) for each in zip(*parts, strict=True)]
-        found = dict(zip(names, answers, strict=True))
-        return _TopK(found["values"], found["indices"]) if len(names) == 2 else found[names[0]]
-
-    return query
+    return OnnxQuery(file, session, tuple(names), name, kind, tuple(shape))
 
 
 def _fits(given: tuple[int, ...], shape: Sequence[Any]) -> bool:

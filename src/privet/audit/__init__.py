@@ -1,6 +1,6 @@
 """The audit: what attacks found becomes estimates with intervals, and estimates become a verdict."""
 
-from privet.audit.bounds import Bound, Outcome, check_bound, parse_bound
+from privet.audit.bounds import Bound, Outcome, bound_words, check_bound, parse_bound
 from privet.audit.claim import ClaimAudit, audit_claim
 from privet.audit.findings import BlindCheck, ExchangeControl, NullControl, PlantedControl, Procedure
 from privet.audit.model import audit_model
@@ -29,6 +29,7 @@ __all__ = [
     "audit_claim",
     "audit_model",
     "audit_scores",
+    "bound_words",
     "check_bound",
     "parse_bound",
 ]

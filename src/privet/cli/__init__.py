@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from privet.cli.train import train
 from privet.errors import PrivetError
 
 __all__ = ["app", "main"]
+
+_FAULT = 70  # of the program; 1 is an answer of privet audit and privet doctor
 
 app = typer.Typer(
     name="privet",
@@ -74,7 +77,8 @@ def main() -> None:
     except Exception as error:
         words = getattr(error, "format_message", None)  # what the parser of the command line raises
         if words is None:
-            raise
+            traceback.print_exc()
+            sys.exit(_FAULT)
         typer.echo(f"privet: {words()}".replace("\n", " "), err=True)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

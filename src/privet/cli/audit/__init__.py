@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,21 +85,23 @@ def audit(
             metavar="BOUND", help='Such as "tpr@1%>0.05" or "auc>0.6"; passes only if all of its interval does.'
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page.")] = None,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write the page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """How much does a model give away about whom it learned from?
 
     Files named by TARGET and --train are executed if they are .py: name none that you do not trust. Options go before
-    what CONFIG.toml says; its keys are their names, with _ for -.
+    what CONFIG.toml says; its keys are their names without -- and with _ for -, such as fail_if = ["auc>0.6"].
 
     Exit code 0 if the audit finished and every bound holds, 1 if a bound is broken, 2 if the input is unusable, 3 if
-    the audit cannot tell whether a bound holds, 130 if it was interrupted.
+    the audit cannot tell whether a bound holds, 70 if privet itself fails, 130 if it was interrupted.
     """
     given = {name: value for name, value in locals().items() if value is not None and value != []}
-    for name in ("target", "html", "as_json"):
+    for name in ("target", "as_json"):
         given.pop(name, None)
+    if "slices" in given:
+        given["slice"] = given.pop("slices")
     from privet.cli.audit.request import requested
     from privet.cli.audit.work import work
 
-    work(requested(target, given), html, as_json)
+    work(requested(target, given), as_json)

@@ -109,7 +109,7 @@ def assemble(request: Request) -> Parts:
     methods = METHODS if request.learned is None else _methods(request.learned)
     members = records_from("--members", request.members, request.folder)
     non_members = records_from("--non-members", request.non_members, request.folder)
-    model, defense, form = served_by(request)
+    model, defense, form = served_by(request, members.inputs[:64])
     train = None
     if request.train is not None:
         _function(request.train)
@@ -133,7 +133,7 @@ def assemble(request: Request) -> Parts:
         form,
         claim,
         canaries,
-        {name: column_from(name, request, members, non_members) for name in request.slices},
+        {name: column_from(name, request, members, non_members) for name in request.slice},
         augment,
         methods,
     )

@@ -25,6 +25,7 @@ _FILES = (
     "non_member_scores",
     "canary_scores",
     "canaries_included",
+    "html",
 )
 
 
@@ -36,7 +37,7 @@ class Learned(TomlTable):
 
 
 class Request(TomlTable):
-    """The whole file; every key but ``learned`` is also an option."""
+    """The whole file; every key but ``learned`` is also an option, and every option but --json a key."""
 
     model: str | None = None
     weights: str | None = None
@@ -54,12 +55,13 @@ class Request(TomlTable):
     claim: str | None = None
     canary_scores: str | None = None
     canaries_included: str | None = None
-    slices: list[str] = Field(default_factory=list)
+    slice: list[str] = Field(default_factory=list)
     member_scores: str | None = None
     non_member_scores: str | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     fail_if: list[str] = Field(default_factory=list)
+    html: str | None = None
     learned: list[Learned] | None = None
 
     @model_validator(mode="after")
@@ -85,7 +87,7 @@ class Request(TomlTable):
         return self
 
     def _scores_alone(self) -> None:
-        allowed = {"member_scores", "non_member_scores", "confidence", "seed", "fail_if"}
+        allowed = {"member_scores", "non_member_scores", "confidence", "seed", "fail_if", "html"}
         more = [name for name in type(self).model_fields if name in self.model_fields_set and name not in allowed]
         if more:
             raise ValueError(f"no {', '.join(more)} with scores, which are all that is looked at")
@@ -113,7 +115,7 @@ def requested(target: str | None, options: dict[str, Any]) -> Request:
         first = problems[0]
         if first["type"] == "value_error":
             given = ", ".join([*values, *(name for name in options if name not in values)]) or "nothing"
-            raise ArgumentError("request", given, str(first["ctx"]["error"])) from error
+            raise ArgumentError("what was given", given, str(first["ctx"]["error"])) from error
         if path is not None and first["loc"][0] not in options:
             raise refusal(path, Request, problems) from error
         allowed = str(first["msg"]).removeprefix("Input should be ")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from privet import outputs
-from privet.attacks.onnx_query import onnx_query
+from privet.attacks.onnx_query import OnnxQuery, onnx_query
 from privet.checkpoints import load_weights
 from privet.cli.audit.request import Request
 from privet.cli.user_file import network_from
@@ -20,11 +20,25 @@ from privet.output_form import OutputForm
 __all__ = ["served_by"]
 
 
-def served_by(request: Request) -> tuple[Callable[[Tensor], Any], outputs.Defense | None, OutputForm | None]:
+class _OnnxNetwork(nn.Module):
+    """An ONNX file that answers logits, as a network that a defense can be put around."""
+
+    def __init__(self, query: OnnxQuery) -> None:
+        super().__init__()
+        self.query = query
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.query(inputs)
+
+
+def served_by(
+    request: Request, inputs: Tensor
+) -> tuple[Callable[[Tensor], Any], outputs.Defense | None, OutputForm | None]:
     """The network or the file, the defense around it, and what is let out where no defense tells.
 
     Args:
         request: with a model.
+        inputs: some of the records (n, ...), to see how an ONNX file answers.
 
     Raises:
         PrivetError: there is no such network, file or defense, or they do not go together; says which.
@@ -34,11 +48,15 @@ def served_by(request: Request) -> tuple[Callable[[Tensor], Any], outputs.Defens
     if request.model.endswith(".onnx"):
         if request.weights is not None:
             raise ArgumentError("--weights", request.weights, f"none: {request.model} has its own")
-        if steps and request.train is not None:
-            allowed = "none with an ONNX file and --train: shadow models pass through the defense itself"
-            raise ArgumentError("--defense", request.defense, allowed)
-        return onnx_query(request.model), None, _form(steps)
-    network = network_from("TARGET", request.model)
+        query = onnx_query(request.model)
+        if not steps or _defended(query(inputs)):
+            if steps and request.train is not None:
+                allowed = "none with --train: the file is defended already, and shadow models could not be"
+                raise ArgumentError("--defense", request.defense, allowed)
+            return query, None, _form(steps)
+        network: nn.Module = _OnnxNetwork(query)
+    else:
+        network = network_from("TARGET", request.model)
     if request.weights is not None:
         load_weights(request.weights, network)
     if isinstance(network, outputs.Defense):
@@ -50,6 +68,15 @@ def served_by(request: Request) -> tuple[Callable[[Tensor], Any], outputs.Defens
     for step in steps:
         defense = step(defense)
     return network, defense if isinstance(defense, outputs.Defense) else None, None
+
+
+def _defended(answer: Any) -> bool:
+    """Whether answers are labels, the k largest scores, or probabilities: then a defense is described, not added."""
+    if not isinstance(answer, Tensor) or not answer.is_floating_point():
+        return True
+    values = answer.double()
+    slack = 0.02 + 0.05 * values.shape[-1]  # what rounding to one decimal may move
+    return bool((values >= 0.0).all()) and bool(((values.sum(-1) - 1.0).abs() <= slack).all())
 
 
 _KINDS: dict[str, tuple[bool, Callable[..., outputs.Defense], Callable[[int], OutputForm]]] = {

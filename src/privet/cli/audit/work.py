@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from pathlib import Path
+import textwrap
 
 import typer
 
 from privet.atomic_file import check_destination
-from privet.audit import AuditResult, Bound, Outcome, audit_model, audit_scores, check_bound, parse_bound
+from privet.audit import AuditResult, Bound, Outcome, audit_model, audit_scores, bound_words, check_bound, parse_bound
 from privet.cli.audit.columns import scores_from
 from privet.cli.audit.parts import assemble
 from privet.cli.audit.request import Request
@@ -18,20 +18,19 @@ from privet.errors import ArgumentError
 
 __all__ = ["work"]
 
-_SHADOWS = 16
+_WIDTH = 80
 _CODES = {Outcome.PASSED: 0, Outcome.FAILED: 1, Outcome.INCONCLUSIVE: 3}
 _WORST_FIRST = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 
 
-def work(request: Request, html: Path | None, as_json: bool) -> None:
+def work(request: Request, as_json: bool) -> None:
     """Audit, print, write the page, and end with the exit code of the bounds.
 
     Raises:
         PrivetError: something is not allowed or cannot be done.
     """
     bounds = [parse_bound(text) for text in request.fail_if]
-    if html is not None:
-        check_destination("--html", html)
+    html = None if request.html is None else check_destination("--html", request.html)
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is no part of the answer
         try:
             result = _audited(request)
@@ -44,8 +43,8 @@ def work(request: Request, html: Path | None, as_json: bool) -> None:
     outcomes = [check_bound(result, bound) for bound in bounds]
     typer.echo(json.dumps(_as_json(result, bounds, outcomes), allow_nan=False) if as_json else str(result))
     if not as_json:
-        for bound, outcome in zip(bounds, outcomes, strict=True):
-            typer.echo(f"{outcome.value:13} {bound}")
+        for bound in bounds:
+            typer.echo("\n".join(textwrap.wrap(bound_words(result, bound), _WIDTH, subsequent_indent="  ")))
     if html is not None:  # last, so that nothing is lost if it cannot be written
         result.report(html)
         if not as_json:
@@ -73,7 +72,7 @@ def _audited(request: Request) -> AuditResult:
         canaries=parts.canaries,
         time_limit=request.time_limit,
         until=None if request.until is None else _width(request.until),
-        shadows=request.shadows or _SHADOWS,
+        shadows=request.shadows,
         slices=parts.slices,
         queries=parts.queries,
         methods=parts.methods,
