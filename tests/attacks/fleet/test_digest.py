@@ -302,6 +302,7 @@ def test_code_that_may_reach_anything_is_refused() -> None:
     assert digest(lambda model: model.eval())
 
 
+@pytest.mark.slow  # a killed run that goes on in another process shows it, too
 def test_it_is_the_same_in_another_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
