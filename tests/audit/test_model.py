@@ -326,6 +326,38 @@ def test_without_time_there_are_none_and_it_says_so():
     assert any("time limit" in warning for warning in result.warnings)
 
 
+def test_attacks_that_were_asked_for_and_did_not_run_are_no_comfort():
+    model, members, non_members, train = case(0.0)
+    result = audit(model, members, non_members, train_fn=train, time_limit=1e-3)
+    assert result.shadows == 0
+    assert result.verdict is Verdict.UNDERPOWERED
+    assert "asked for" in result.reason
+    assert "more time" in result.reason
+
+
+def test_without_shadow_models_it_says_what_would_find_more():
+    model, members, non_members, train = case(0.0)
+    assert any("Give train_fn" in warning for warning in audit(model, members, non_members).warnings)
+    with_shadows = audit(model, members, non_members, train_fn=train)
+    assert not any("Give train_fn" in warning for warning in with_shadows.warnings)
+
+
+def test_the_share_of_right_labels_is_told_of_both_sets():
+    model, members, non_members, _ = case(30.0)
+    result = audit(model, members, non_members)
+    known, guessed = ((model(x).argmax(1) == y).double().mean().item() for x, y in (members, non_members))
+    assert known > 0.9 > 0.5 > guessed
+    assert [one.value for one in result.accuracy] == pytest.approx([known, guessed])
+    assert result.to_json()["accuracy"]["members"]["value"] == pytest.approx(known)
+    assert "right labels" in str(result)
+
+
+def test_a_tensor_dataset_is_two_tensors():
+    model, members, non_members, _ = case()
+    as_datasets = (torch.utils.data.TensorDataset(*pair) for pair in (members, non_members))
+    assert audit(model, *as_datasets).auc == audit(model, members, non_members).auc
+
+
 def test_models_are_added_until_the_interval_is_as_narrow_as_asked():
     model, members, non_members, train = case(gap=0.0, sizes=(200, 200))
     wide = audit(model, members, non_members, train_fn=train, until=0.9, shadows=8)
@@ -452,7 +484,14 @@ def never(*args):
         ({"time_limit": "soon"}, ArgumentError),
         ({"time_limit": 0}, ArgumentError),
         ({"until": 0.0}, ArgumentError),
+        ({"until": "narrow", "train_fn": fit_nothing}, ArgumentError),
         ({"shadows": 1}, ArgumentError),
+        ({"shadows": 16, "train_fn": None}, ArgumentError),
+        ({"until": 0.5, "train_fn": None}, ArgumentError),
+        ({"store": "kept", "train_fn": None}, ArgumentError),
+        ({"train_fn": lambda indices: None}, ArgumentError),
+        ({"train_fn": lambda inputs, labels, seed: None}, ArgumentError),
+        ({"defense": outputs.Rounding}, ArgumentError),
         ({"shadows": 2.5}, ArgumentError),
         ({"slices": {"class": [1, 2]}}, DataError),
         ({"slices": [1]}, ArgumentError),

@@ -131,10 +131,10 @@ def _measured(result: AuditResult, bound: Bound) -> Estimate | None:
 
 def _overlooked(result: AuditResult) -> str:
     """Why a larger leak than was measured could have been missed; "" for no reason."""
-    if result.verdict is Verdict.UNDERPOWERED:
-        return f"the verdict is {result.verdict.value}"
     if result.shadows_asked and not result.shadows:
         return "no attack with shadow models was run"
+    if result.verdict is Verdict.UNDERPOWERED:
+        return f"the verdict is {result.verdict.value}"
     if result.planted.missed:
         return f"the planted leak was missed by {', '.join(result.planted.missed)}"
     return ""

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["attack_results", "conclude", "planted_control"]
 
 
+_UNRUN = (
+    "The attacks that need the model alone found no leak, but those with shadow models, which were asked for and find "
+    "most, did not run: too few of these were trained. Give more time."
+)
+
+
 def attack_results(
     runs: Mapping[str, Run],
     judged: Mapping[str, Assessment],
@@ -74,6 +80,7 @@ def conclude(
     blind: BlindCheck | None = None,
     claim: ClaimAudit | None = None,
     shadows: int = 0,
+    unrun: bool = False,
     doubt: str = "",
     scores_only: bool = False,
 ) -> tuple[Verdict, str]:
@@ -87,6 +94,7 @@ def conclude(
         blind: the check of the two sets; None where only scores are known.
         claim: what canaries prove beside what is claimed; None without canaries.
         shadows: how many shadow models were evaluated.
+        unrun: shadow models were asked for, and too few were trained for any attack.
         doubt: a sentence to be said where nothing was found; "" for none.
         scores_only: the attack itself could not be run again.
     """
@@ -99,8 +107,10 @@ def conclude(
         return Verdict.LEAK, _leak(leaking)
     if backwards(attacks):
         return Verdict.INVALID, _backwards(attacks)
+    if unrun:
+        return Verdict.UNDERPOWERED, _UNRUN
     if planted.missed:
-        return Verdict.UNDERPOWERED, _underpowered(planted, shadows, scores_only)
+        return Verdict.UNDERPOWERED, _underpowered(planted, shadows, scores_only, doubt)
     return Verdict.NO_LEAK_FOUND, _nothing(attacks, planted) + (f" {doubt}" if doubt else "")
 
 
@@ -174,8 +184,10 @@ def _rate_in_words(rate: RateAtRate) -> str:
     )
 
 
-def _underpowered(planted: PlantedControl, shadows: int, scores_only: bool) -> str:
-    if planted.records_needed is not None:
+def _underpowered(planted: PlantedControl, shadows: int, scores_only: bool, doubt: str) -> str:
+    if doubt:
+        advice = doubt
+    elif planted.records_needed is not None:
         advice = f"Give {planted.records_needed:,} members and as many non-members."
     elif scores_only:
         advice = "The scores tell too few records apart; give finer ones, or audit the model itself."

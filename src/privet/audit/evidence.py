@@ -18,7 +18,7 @@ from privet.audit.subject import Subject
 from privet.audit.terms import Terms
 from privet.audit.watch import Watch
 from privet.audit.world import World
-from privet.statistics import auc_interval
+from privet.statistics import Estimate, auc_interval, clopper_pearson
 
 __all__ = ["BLIND_LIMIT", "Evidence", "blind_check", "gathered"]
 
@@ -49,6 +49,14 @@ class Evidence:
     runs: Mapping[str, Run]
     growth: Growth | None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def accuracy(self) -> tuple[Estimate, Estimate]:
+        """The share of members, and of others, that the target labels right."""
+        answers = self.world.answers
+        right = answers.log_probabilities.argmax(1) == answers.labels
+        ours, theirs = right[: answers.members], right[answers.members :]
+        return clopper_pearson(int(ours.sum()), ours.size), clopper_pearson(int(theirs.sum()), theirs.size)
 
     @property
     def shadows(self) -> int:

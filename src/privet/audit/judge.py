@@ -71,9 +71,9 @@ def judge(evidence: Evidence, controls: Controls, planted: int, terms: Terms) ->
         confidence=single_confidence(terms.confidence, tests),
     )
     warnings = (
-        *sample_warnings(attacks, records - members),
-        *evidence.warnings,
         *suspicions(world, runs, judged, evidence.blind, procedure),
+        *evidence.warnings,
+        *sample_warnings(attacks, records - members),
     )
     return Judged(attacks, tests, control, procedure, warnings, doubt_about(judged, procedure))
 

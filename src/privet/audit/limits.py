@@ -50,11 +50,10 @@ def check_whole(name: str, value: Any, least: int) -> int:
 
 def sample_warnings(attacks: Sequence[AttackResult], non_members: int) -> tuple[str, ...]:
     """What the number of records, or what an attack can see, does not allow to be said, a sentence each."""
-    warnings = [
-        f"{one.name} missed the planted leak: that it finds nothing says little."
-        for one in attacks
-        if not (one.leaks or one.planted_found or one.required)
-    ]
+    missed = [one.name for one in attacks if not (one.leaks or one.planted_found or one.required)]
+    warnings = []
+    if missed:
+        warnings.append(f"Missed the planted leak, so that finding nothing says little: {', '.join(missed)}.")
     for rate in RATES:
         shown = [one.rates[rate] for one in attacks if rate in one.rates]
         if not shown:

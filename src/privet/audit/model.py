@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ from privet.output_form import OutputForm
 __all__ = ["audit_model"]
 
 _SHADOWS = 16
+_ALONE = (
+    "Only attacks that need the model alone were run. Give train_fn (--train): shadow models show how each record is "
+    "answered with and without it, and attacks that know this find far more."
+)
 
 
 def audit_model(
@@ -126,6 +131,10 @@ def audit_model(
         'LEAK'
     """
     begun, limit = time.monotonic(), seconds_of(time_limit)
+    if train_fn is None:
+        for name, value in (("shadows", shadows), ("until", until), ("store", store)):
+            if value is not None:
+                raise ArgumentError(name, value, "None without train_fn, which makes shadow models")
     terms = Terms(confidence, seed, planted_share, _SHADOWS if shadows is None else shadows, until, limit)
     chosen, claimed = check_methods(methods) if len(methods) else (), None if claim is None else checked_claim(claim)
     subject = subject_of(
@@ -158,6 +167,7 @@ def _fleet(
         raise ArgumentError("queries", queries, "Queries, such as shifts_and_flips()")
     if train_fn is None:
         return None
+    _check_signature(train_fn)
     return Fleet(
         train_fn,
         subject.pool,
@@ -168,6 +178,19 @@ def _fleet(
         executor=executor,
         **kept,
     )
+
+
+def _check_signature(train_fn: Any) -> None:
+    """Refuse a function that cannot be called with indices and a seed, as far as it can be seen."""
+    try:
+        inspect.signature(train_fn).bind(0, 0)
+    except TypeError as error:
+        name = getattr(train_fn, "__name__", type(train_fn).__name__)
+        raise ArgumentError(
+            "train_fn", name, "a function of two arguments, train_fn(indices, seed)", f"Here: {error}."
+        ) from None
+    except ValueError:  # a few builtins tell no signature
+        return
 
 
 def _result(
@@ -190,6 +213,7 @@ def _result(
         blind=evidence.blind,
         claim=proof,
         shadows=evidence.shadows,
+        unrun=growth is not None and not evidence.shadows,
         doubt=judged.doubt,
     )
     return AuditResult(
@@ -215,7 +239,12 @@ def _result(
         labels=pool.labels.numpy(),
         columns=columns,
         inputs=images_of(pool.inputs),
-        warnings=(*judged.warnings, *((UNTESTED,) if claimed and proof is None else ())),
+        accuracy=evidence.accuracy,
+        warnings=(
+            *((_ALONE,) if growth is None else ()),
+            *judged.warnings,
+            *((UNTESTED,) if claimed and proof is None else ()),
+        ),
         interrupted=growth is not None and growth.interrupted,
         provenance=provenance,
     )

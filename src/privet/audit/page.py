@@ -10,7 +10,7 @@ from privet.audit.page_details import group_sections, procedure_sections, record
 from privet.audit.result import RATES
 from privet.audit.verdict import Verdict
 from privet.audit.words import Control, claim_control, controls, lets_out, percent, readable, verdict_words
-from privet.report import Banner, Card, Cell, Check, Checks, Note, Page, Section, Text
+from privet.report import Banner, Card, Cell, Check, Checks, Note, Page, Section, Text, write_estimate
 
 if TYPE_CHECKING:
     from privet.audit.result import AuditResult
@@ -124,6 +124,9 @@ def _tested(result: AuditResult) -> Section:
         f"Members are {result.members:,} records that the model was trained on; {result.non_members:,} others were "
         "kept out of its training."
     )
+    if result.accuracy is not None:
+        ours, theirs = (write_estimate(one, percent=True) for one in result.accuracy)
+        sets += f" It labels {ours} of the members right, and {theirs} of the others."
     blocks: list[Block] = [Text((f"{sets} {_attacker(result)}",))]
     if result.defense:
         blocks.append(

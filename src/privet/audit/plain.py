@@ -31,6 +31,9 @@ def plain_of(result: AuditResult) -> dict[str, Any]:
         "auc": _estimate(result.auc),
         "tpr": {f"{rate:g}": _shown(result, rate) for rate in RATES},
         "n": {"members": result.members, "non_members": result.non_members},
+        "accuracy": None
+        if result.accuracy is None
+        else dict(zip(("members", "non_members"), map(_estimate, result.accuracy), strict=True)),
         "confidence": result.confidence,
         "tests": result.tests,
         "attacks": [_attack(attack) for attack in result.attacks],

@@ -77,6 +77,7 @@ class AuditResult:
         procedure: what the training procedure gives away; None without shadow models.
         shadows: how many shadow models were evaluated.
         shadows_asked: how many were asked for; 0 without ``train_fn``.
+        accuracy: the share of members, and of others, that the target labels right; None where only scores were given.
         form: what the target lets out.
         defense: the name of the defense, or "".
         labels: of the records, members first (M + N,); None where only scores were given.
@@ -104,6 +105,7 @@ class AuditResult:
     procedure: Procedure | None = None
     shadows: int = 0
     shadows_asked: int = 0
+    accuracy: tuple[Estimate, Estimate] | None = None
     form: OutputForm = field(default_factory=OutputForm)
     defense: str = ""
     labels: NDArray[np.int64] | None = None

@@ -132,8 +132,10 @@ def records_in(name: str, given: Any) -> tuple[Tensor, Tensor]:
     """
     if hasattr(given, "inputs") and hasattr(given, "labels"):
         given = (given.inputs, given.labels)
+    given = getattr(given, "tensors", given)  # of a TensorDataset
     if not isinstance(given, tuple | list) or len(given) != 2:
-        raise ArgumentError(name, type(given).__name__, "a pair (inputs, labels), or an object with both")
+        allowed = "a pair (inputs, labels), a TensorDataset, or an object with .inputs and .labels"
+        raise ArgumentError(name, type(given).__name__, allowed)
     inputs, labels = (torch.from_numpy(np.asarray(part)) if isinstance(part, np.ndarray) else part for part in given)
     if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor) or inputs.ndim == 0 or labels.ndim == 0:
         raise ArgumentError(name, f"{type(given[0]).__name__} and {type(given[1]).__name__}", "two tensors or arrays")
@@ -150,7 +152,7 @@ def _served(
         if form is not None and not isinstance(form, OutputForm):
             raise ArgumentError("form", form, "an OutputForm, or None to see by the answers")
         return model if isinstance(model, nn.Module) else partial(_as_tensor, model), form, None, ""
-    if not isinstance(defense, Defended):
+    if not isinstance(defense, Defended) or isinstance(defense, type):
         raise ArgumentError("defense", defense, "an output defense, as in outputs.Rounding(model, decimals=1)")
     if defense is not model and defense.origin_network() is not model:
         raise ArgumentError("defense", type(defense).__name__, "the defense that serves this very model")

@@ -47,7 +47,8 @@ class Terms:
         check_planted_share(self.planted_share)
         check_whole("seed", self.seed, 0)
         check_whole("shadows", self.shadows, 2)
-        if self.until is not None and not 0.0 < self.until < 1.0:
+        until: object = self.until
+        if until is not None and not (isinstance(until, int | float) and 0.0 < until < 1.0):
             raise ArgumentError("until", self.until, "the width of an interval, between 0 and 1, such as 0.01")
 
 

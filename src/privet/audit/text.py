@@ -51,6 +51,9 @@ def summary(result: AuditResult) -> RenderableType:
     for control in (*(() if claim is None else (claim,)), *controls(result)):
         body = control.title if control.held and control is not claim else f"{control.title}. {control.body}"
         parts.append(_line(control.mark, body))
+    if result.accuracy is not None:
+        ours, theirs = (write_estimate(one, percent=True) for one in result.accuracy)
+        parts.append(_line("right labels", f"{ours} of the members, {theirs} of the others"))
     if readable(result):
         parts.extend(_procedure(result))
         parts.extend(_groups(result.slices if result.columns else ()))

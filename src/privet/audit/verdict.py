@@ -15,7 +15,8 @@ class Verdict(Enum):
         INVALID: the audit cannot be read: members and non-members differ in distribution, or a control that must find
             nothing found something, or members score lower than others.
         LEAK: an attack finds members more often than non-members, beyond what chance explains.
-        UNDERPOWERED: no leak was found, and a planted leak of the stated size was not found either.
+        UNDERPOWERED: no leak was found, and a planted leak of the stated size was not found either; or the attacks with
+            shadow models, which were asked for, did not run.
         NO_LEAK_FOUND: no attack found a leak, though those that must would have found the planted one. Others may.
 
     Example:

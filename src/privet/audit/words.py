@@ -97,7 +97,9 @@ def verdict_words(result: AuditResult) -> VerdictWords:
         case Verdict.UNDERPOWERED:
             return VerdictWords(
                 "This audit was too weak to find a leak",
-                f"that nothing leaks: a leak planted as a test, with {planted}, was missed as well.",
+                f"that nothing leaks: a leak planted as a test, with {planted}, was missed as well."
+                if result.planted.missed
+                else "that nothing leaks: the attacks that find most did not run.",
                 "limit",
             )
         case Verdict.NO_LEAK_FOUND:
