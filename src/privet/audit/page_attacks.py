@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from privet.audit.result import RATES
-from privet.audit.words import attack_words, percent, readable
+from privet.audit.words import attack_words, in_reading_order, percent, readable
 from privet.report import Cell, Curve, Figure, Note, Section, Table, roc_figure, write_estimate
 from privet.statistics import Estimate, RateAtRate, roc_curve
 
@@ -37,7 +37,7 @@ def found_section(result: AuditResult) -> Section:
             *(_rate_cell(attack.rates.get(rate), _rate_scale(result.attacks, rate), read) for rate in rates),
             attack_words(attack) if read else "cannot be read",
         )
-        for attack in result.attacks
+        for attack in in_reading_order(result)
     )
     each = 1.0 - (1.0 - result.confidence) / max(result.tests, 1)
     caption = (

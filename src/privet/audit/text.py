@@ -12,7 +12,7 @@ from rich.text import Text
 
 from privet.audit.claim import UNTESTED
 from privet.audit.result import RATES
-from privet.audit.words import claim_control, controls, percent, readable, verdict_words
+from privet.audit.words import claim_control, controls, in_reading_order, percent, readable, verdict_words
 from privet.report.numbers import Written, write_estimate
 from privet.statistics import RateAtRate
 
@@ -77,7 +77,7 @@ def _attacks(result: AuditResult) -> Table:
     table.add_column("Attack", max_width=19)
     for name in ("ROC area", *(f"found at {percent(rate)}" for rate in rates), "leak"):
         table.add_column(name, no_wrap=True)
-    for attack in result.attacks:
+    for attack in in_reading_order(result):
         table.add_row(
             Text(attack.name),
             _short(write_estimate(attack.auc, chance=0.5)),

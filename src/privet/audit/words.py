@@ -18,6 +18,7 @@ __all__ = [
     "attack_words",
     "claim_control",
     "controls",
+    "in_reading_order",
     "lets_out",
     "percent",
     "verdict_words",
@@ -66,6 +67,11 @@ def readable(result: AuditResult) -> bool:
     blind, exchange = result.blind, result.exchange
     broken = result.null.broken or (blind is not None and blind.differs) or (exchange is not None and exchange.broken)
     return result.verdict is not Verdict.INVALID and not broken and not backwards(result.attacks)
+
+
+def in_reading_order(result: AuditResult) -> list[AttackResult]:
+    """The attacks that know most come first; which of them found most has no say."""
+    return sorted(result.attacks, key=lambda attack: -attack.tier)
 
 
 def verdict_words(result: AuditResult) -> VerdictWords:
