@@ -365,6 +365,6 @@ def test_the_pool_of_the_configuration_is_read_once(folder):
         "import torch\nseen = []\ndef train(inputs, labels, seed):\n"
         "    seen.append((inputs.tolist(), labels.tolist(), seed))\n    return torch.nn.Linear(1, 6)\n"
     )
-    trained = Training("watching.py:train", "", inputs, labels)(np.array([4, 1]), 7)
+    trained = Training("watching.py:train", inputs, labels)(np.array([4, 1]), 7)
     assert isinstance(trained, torch.nn.Linear)
     assert sys.modules["watching"].seen == [([[4.0], [1.0]], [4, 1], 7)]

@@ -36,7 +36,6 @@ class Training:
 
     Attributes:
         reference: file.py:function.
-        source: the text of the file.
         code: the digest of the function and of all that it reaches, other files too, where answers are kept in a store;
             "" where nothing is kept, or a version stands for it.
         inputs: of all audited records.
@@ -44,7 +43,6 @@ class Training:
     """
 
     reference: str
-    source: str
     inputs: Tensor
     labels: Tensor
     code: str = ""
@@ -114,9 +112,8 @@ def assemble(request: Request) -> Parts:
     if request.train is not None:
         _function(request.train)
         code = _code_of(request.train, request.version) if request.store is not None else ""
-        source = Path(request.train.rpartition(":")[0]).read_text()
         both = torch.cat((members.inputs, non_members.inputs)), torch.cat((members.labels, non_members.labels))
-        train = Training(request.train, source, *both, code)
+        train = Training(request.train, *both, code)
     canaries = None
     if request.canary_scores is not None:
         assert request.canaries_included is not None
