@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         report,
         schedules,
         statistics,
+        suppression,
         training,
     )
     from privet.audit import audit_model
@@ -44,6 +45,7 @@ __all__ = [
     "report",
     "schedules",
     "statistics",
+    "suppression",
     "training",
 ]
 

@@ -7,7 +7,7 @@ from privet.dp.diagnosis import Diagnosis
 from privet.dp.diagnostics import Diagnostics
 from privet.dp.doctor import examine
 from privet.dp.entry import make_private
-from privet.dp.fit_records import FitResult, OnEpoch, OnStep, StepRecord
+from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep, StepRecord
 from privet.dp.fitting import fit
 from privet.dp.plan import Plan
 from privet.dp.private import Private, Spent, TestRun
@@ -26,6 +26,7 @@ __all__ = [
     "FixedNorm",
     "Groups",
     "OnEpoch",
+    "OnStart",
     "OnStep",
     "PerLayer",
     "Plan",

@@ -6,13 +6,22 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import nn
+from torch.optim import Optimizer
 
-from privet.dp.private import Spent
+from privet.dp.private import Private, Spent
 from privet.dp.progress import Reached
 from privet.dp.statement import Statement
 from privet.dp.step import Release
 
-__all__ = ["FitResult", "OnEpoch", "OnStep", "StepRecord"]
+__all__ = ["FitResult", "OnEpoch", "OnStart", "OnStep", "StepRecord"]
+
+
+@runtime_checkable
+class OnStart(Protocol):
+    """Called once before the first step."""
+
+    def on_start(self, model: nn.Module, optimizer: Optimizer, steps_per_epoch: None, private: Private) -> None:
+        """Do something with what will be trained. An epoch here is N / B steps, no whole number: None."""
 
 
 @runtime_checkable

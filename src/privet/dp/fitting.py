@@ -21,7 +21,7 @@ from privet.dp.averaging import Average
 from privet.dp.batches import Batch
 from privet.dp.entry import make_private
 from privet.dp.fit_checks import check_files, check_loss, check_seed, describe, make_optimizer, make_scheduler
-from privet.dp.fit_records import FitResult, OnEpoch, OnStep
+from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep
 from privet.dp.fit_run import FitRun, Loss
 from privet.dp.per_example.refusals import keeps_statistics
 from privet.dp.plan import Plan
@@ -59,7 +59,7 @@ def fit(
     resume: bool = False,
     weights: str | Path | None = None,
     progress: bool | Show = True,
-    callbacks: Sequence[OnStep | OnEpoch] = (),
+    callbacks: Sequence[OnStart | OnStep | OnEpoch] = (),
     test_run: TestRun | None = None,
 ) -> FitResult:
     """Train ``model`` in place, privately, until the plan or the budget ends.
@@ -93,8 +93,9 @@ def fit(
         resume: go on from ``checkpoint``; start anew if there is no such file and nothing was spent on this plan.
         weights: a ``.safetensors`` file for the trained weights; the statement is saved as ``<weights>.privacy.json``.
         progress: whether to show a bar on a terminal and the statement under it, or what to call after every step.
-        callbacks: objects with ``on_step(step, model, release)`` or ``on_epoch(epoch, model, reached)``; one that also
-            has ``state_dict`` and ``load_state_dict`` is kept in the checkpoint.
+        callbacks: objects with ``on_start(model, optimizer, None, private)``, ``on_step(step, model, release)`` or
+            ``on_epoch(epoch, model, reached)``; one that also has ``state_dict`` and ``load_state_dict`` is kept in
+            the checkpoint.
         test_run: makes sampling and noise repeatable and the run **not private**.
 
     Returns:
@@ -155,6 +156,9 @@ def fit(
                 max_physical_batch=max_physical_batch,
                 test_run=test_run,
             ) as private:
+                for callback in callbacks:
+                    if isinstance(callback, OnStart):
+                        callback.on_start(model, made, None, private)
                 batches: Iterator[Batch] = (batch for batch in list[Batch]())
                 if private.step < plan.total_steps:
                     batches = private.batches(dataset, device=where, workers=workers, collate=collate)

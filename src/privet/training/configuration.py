@@ -43,7 +43,7 @@ def describe_run(
         loss: described by its name and its numbers.
         examples: described by a digest.
         validation: described by a digest.
-        callbacks: those with a state, described by their classes.
+        callbacks: those with a state, described by their classes and, where they have them, ``settings``.
         device: where the run computes.
         plain: further values, taken as they are.
 
@@ -66,7 +66,7 @@ def describe_run(
         "loss": describe_callable(loss),
         "examples": examples.digest(),
         "validation": "none" if validation is None else validation.digest(),
-        "callbacks": [_class_of(callback) for callback in callbacks],
+        "callbacks": [_described(callback) for callback in callbacks],
     }
     result: dict[str, Any] = json.loads(json.dumps(described))
     return result
@@ -96,6 +96,11 @@ def describe_callable(function: object) -> str:
     if hasattr(function, "__qualname__"):
         return f"{getattr(function, '__module__', '')}.{function.__qualname__}"
     return _class_of(function)
+
+
+def _described(callback: Stateful) -> Any:
+    settings = getattr(callback, "settings", None)
+    return _class_of(callback) if settings is None else {_class_of(callback): settings}
 
 
 def _numbers(state: dict[str, Any], name: str) -> dict[str, Any]:

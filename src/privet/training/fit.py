@@ -25,7 +25,7 @@ from privet.checkpoints.stateful import Stateful
 from privet.checkpoints.weights import state_of
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
-from privet.training.callbacks import Callback
+from privet.training.callbacks import Callback, OnEpoch, OnStart, OnStep
 from privet.training.configuration import describe_run
 from privet.training.evaluation import Loss, count_classes, evaluate_source, mode_kept
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
@@ -84,7 +84,8 @@ def fit(
         checkpoint: a file written after each epoch; refused if it exists and ``resume`` is false.
         resume: continue from ``checkpoint`` if it exists, else start anew.
         progress: whether to show a bar on a terminal, or a bar of one's own.
-        callbacks: called after each step and each epoch; their exceptions end the training.
+        callbacks: called before the first step, after each step and each epoch, as they have ``on_start``,
+            ``on_step`` and ``on_epoch``; their exceptions end the training.
 
     Returns:
         The history and where it was best.
@@ -130,6 +131,9 @@ def fit(
                 shuffle=torch.Generator().manual_seed(shuffle_seed),
                 callbacks=tuple(callbacks),
             )
+            for callback in run.callbacks:
+                if isinstance(callback, OnStart):
+                    callback.on_start(model, made, run.steps)
             keeper = None if path is None else _keeper(run, path, seed, resume, epochs)
             with shown(progress, epochs=epochs, steps=run.steps) as show:
                 while len(run.history) < epochs and not out_of_patience(run.history, patience):
@@ -184,7 +188,8 @@ def _one_epoch(run: _Run, show: Show) -> None:
     elif run.scheduler is not None:
         run.scheduler.step()
     for callback in run.callbacks:
-        callback.on_epoch(record, run.model)
+        if isinstance(callback, OnEpoch):
+            callback.on_epoch(record, run.model)
 
 
 def _train(run: _Run, epoch: int, show: Show) -> tuple[float, float]:
@@ -211,7 +216,8 @@ def _train(run: _Run, epoch: int, show: Show) -> tuple[float, float]:
         correct += int((outputs.detach().argmax(1) == labels).sum())
         done = (epoch - 1) * run.steps + step
         for callback in run.callbacks:
-            callback.on_step(done, run.model, run.optimizer)
+            if isinstance(callback, OnStep):
+                callback.on_step(done, run.model, run.optimizer)
         show(done, total / seen, correct / seen)
     return total / seen, correct / seen
 
