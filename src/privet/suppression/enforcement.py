@@ -18,9 +18,19 @@ __all__ = ["Enforcement", "Parts"]
 
 Parts = tuple[tuple[Chosen, Mask], ...]
 # These move a weight by what they know of that weight alone: without gradient and memory, zero stays zero.
-_ELEMENTWISE = {
-    getattr(optim, name) for name in "Adadelta Adagrad Adam AdamW Adamax ASGD NAdam RAdam RMSprop Rprop SGD".split()
-}
+_ELEMENTWISE = (
+    optim.Adadelta,
+    optim.Adagrad,
+    optim.Adam,
+    optim.AdamW,
+    optim.Adamax,
+    optim.ASGD,
+    optim.NAdam,
+    optim.RAdam,
+    optim.RMSprop,
+    optim.Rprop,
+    optim.SGD,
+)
 
 
 class Enforcement:
@@ -35,7 +45,8 @@ class Enforcement:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._arrivals: list[_Arrival] = []
+        self._parameters = [one.parameter for one, _ in parts]
+        self._arrivals = [_Arrival(mask) for _, mask in parts]
         self._handles: list[RemovableHandle] = []
         self._pointers: list[int] = []
         self._weights: list[Tensor] = []  # as whole numbers, in the memory of the parameters
@@ -52,10 +63,9 @@ class Enforcement:
             if any(isinstance(hook, _Arrival) for hook in hooks.values()):
                 remedy = "Another Suppression has it; call its finalize() first, or leave the layer out."
                 raise ArgumentError("layers", one.name, "weights that are not suppressed yet", remedy)
-        self._arrivals = [_Arrival(mask) for _, mask in self._parts]
         self._handles = [
-            one.parameter.register_post_accumulate_grad_hook(arrival)  # type: ignore[no-untyped-call]
-            for (one, _), arrival in zip(self._parts, self._arrivals, strict=True)
+            parameter.register_post_accumulate_grad_hook(arrival)  # type: ignore[no-untyped-call]
+            for parameter, arrival in zip(self._parameters, self._arrivals, strict=True)
         ]
         self._handles.append(optimizer.register_step_pre_hook(self._before))
         if type(optimizer) not in _ELEMENTWISE:
@@ -69,7 +79,7 @@ class Enforcement:
 
     def clear_weights(self) -> None:
         """Write zero into every masked weight."""
-        if self._pointers != [one.parameter.data_ptr() for one, _ in self._parts]:
+        if self._pointers != [parameter.data_ptr() for parameter in self._parameters]:
             self._look_again()
         torch._foreach_mul_(self._weights, self._kept)
 
@@ -77,22 +87,21 @@ class Enforcement:
         """The weights are at other places: moved, converted, or their data replaced."""
         for one, mask in self._parts:
             mask.follow(one.parameter)
-        self._pointers = [one.parameter.data_ptr() for one, _ in self._parts]
+        self._pointers = [parameter.data_ptr() for parameter in self._parameters]
         self._kept = [mask.kept for _, mask in self._parts]
         self._weights = [one.parameter.detach().view(mask.kept.dtype) for one, mask in self._parts]
 
     def _before(self, *_: Any) -> None:
-        for (one, mask), arrival in zip(self._parts, self._arrivals, strict=True):
-            gradient = one.parameter.grad
-            if gradient is not None and not arrival.saw(gradient):
-                mask.clear(gradient)
+        for parameter, arrival in zip(self._parameters, self._arrivals, strict=True):
+            if parameter.grad is not None:
+                arrival.look_at(parameter.grad)
 
     def _after(self, *_: Any) -> None:
         self.clear_weights()
 
 
 class _Arrival:
-    """A gradient has arrived in ``.grad``."""
+    """Zeroes the masked entries of a gradient when it has arrived in ``.grad``."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
@@ -100,11 +109,17 @@ class _Arrival:
         self._version = -1
 
     def __call__(self, parameter: Tensor) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
+        if self._mask.count:
+            assert parameter.grad is not None
+            self._clear(parameter.grad)
+
+    def look_at(self, gradient: Tensor) -> None:
+        """Zero them, unless that was done when it arrived and it was not changed since."""
+        if self._mask.count and (
+            self._seen is None or self._seen() is not gradient or gradient._version != self._version
+        ):
+            self._clear(gradient)
+
+    def _clear(self, gradient: Tensor) -> None:
         self._mask.clear(gradient)
         self._seen, self._version = weakref.ref(gradient), gradient._version
-
-    def saw(self, gradient: Tensor) -> bool:
-        """Whether it is the one that arrived, unchanged since."""
-        return self._seen is not None and self._seen() is gradient and gradient._version == self._version

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from privet.errors import DivergedError
 
-__all__ = ["MASKABLE", "Mask", "refuse_non_finite"]
+__all__ = ["MASKABLE", "Mask"]
 
 _INTEGERS = {
     torch.float16: torch.int16,
@@ -89,10 +89,10 @@ class Mask:
 
         Args:
             weights: of any shape; masked ones are not looked at.
-            count: how many shall be masked in all.
+            count: how many shall be masked in all, fewer than there are.
 
         Returns:
-            Their places in row-major order, (count - self.count,) or none.
+            Their places in row-major order (count - self.count,), in no order; none where so many are masked already.
 
         Raises:
             DivergedError: a kept weight is NaN or infinite.
@@ -100,30 +100,21 @@ class Mask:
         Example:
             >>> weights = torch.tensor([0.3, -0.2, 0.2, 0.1])
             >>> Mask(weights).smallest(weights, 2)
-            tensor([1, 3])
+            tensor([3, 1])
         """
         places = self.kept.reshape(-1).nonzero().reshape(-1)  # (m,), rising
-        sizes = weights.detach().reshape(-1).index_select(0, places).abs()  # (m,)
+        sizes = weights.detach().reshape(-1).index_select(0, places).abs_()  # (m,)
         if sizes.element_size() < 4:
             sizes = sizes.float()  # exact; few devices select among half-precision numbers
-        refuse_non_finite(sizes)
+        if not math.isfinite(float(sizes.max())):  # the largest is NaN where one is
+            raise DivergedError("Suppression stopped: a weight is NaN or infinite. Lower the learning rate.")
         more = count - self.count
         if more <= 0:
             return places[:0]
-        limit = sizes.topk(more, largest=False, sorted=False).values.max()
-        chosen = (sizes <= limit).nonzero().reshape(-1)
-        if len(chosen) > more:  # too many are equal to the limit
-            below = (sizes < limit).nonzero().reshape(-1)
-            equal = (sizes == limit).nonzero().reshape(-1)
-            chosen = torch.cat((below, equal[: more - len(below)])).sort().values
-        return places.index_select(0, chosen)
-
-
-def refuse_non_finite(weights: Tensor) -> None:
-    """Refuse weights that have no order.
-
-    Raises:
-        DivergedError: one is NaN or infinite.
-    """
-    if weights.numel() and not math.isfinite(float(weights.detach().abs().max())):  # the largest is NaN where one is
-        raise DivergedError("Suppression stopped: a weight is NaN or infinite. Lower the learning rate.")
+        values, chosen = sizes.topk(more + 1, largest=False)  # rising
+        limit, above = values[-2:].tolist()
+        if limit < above:
+            return places.index_select(0, chosen[:-1])
+        below = (sizes < limit).nonzero().reshape(-1)
+        equal = (sizes == limit).nonzero().reshape(-1)[: more - len(below)]
+        return places.index_select(0, torch.cat((below, equal)))

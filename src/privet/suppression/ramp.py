@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from dataclasses import dataclass
-from fractions import Fraction
+from decimal import Decimal
 from typing import Any
 
 from privet.errors import ArgumentError
@@ -129,12 +128,13 @@ def masked_count(sparsity: float, weights: int, minimum_kept: int = 0) -> int:
         >>> masked_count(0.29, 100), masked_count(0.95, 150, minimum_kept=10)
         (29, 140)
     """
-    return min(math.floor(_decimal(sparsity) * weights), weights - minimum_kept)
+    numerator, denominator = _as_written(sparsity)
+    return min(numerator * weights // denominator, weights - minimum_kept)
 
 
 @functools.lru_cache(maxsize=1)  # of all layers at an update
-def _decimal(sparsity: float) -> Fraction:
-    return Fraction(str(sparsity))
+def _as_written(sparsity: float) -> tuple[int, int]:
+    return Decimal(str(sparsity)).as_integer_ratio()
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:

@@ -10,11 +10,11 @@ import torch
 from torch import Generator, nn
 from torch.optim import Optimizer
 
-from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
+from privet.errors import ArgumentError, CheckpointError, DivergedError, PrivateTrainingError
 from privet.suppression.bounds import add_noise, check_generator, hold
 from privet.suppression.enforcement import Enforcement, Parts
 from privet.suppression.layers import Layer, choose
-from privet.suppression.mask import Mask, refuse_non_finite
+from privet.suppression.mask import Mask
 from privet.suppression.optimizer_state import check_optimizer, forget
 from privet.suppression.ramp import Ramp, masked_count
 from privet.suppression.report import LayerSparsity, SparsityReport
@@ -179,7 +179,8 @@ class Suppression:
             self._check_places()
             self._enforcement.clear_weights()
             for one, _ in self._parts:
-                refuse_non_finite(one.parameter)
+                if not bool(one.parameter.isfinite().all()):
+                    raise DivergedError(f"{one.name!r} has weights that are NaN or infinite. Lower the learning rate.")
             self._enforcement.stop()
             self._finalized = True
         return self._model
