@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from tests.suppression.training import network, suppression_of, train
+from torch import nn, optim
+from torch.nn.utils import parametrizations
+
+from privet import models
+from privet.errors import ArgumentError
+from privet.suppression import Layer, Suppression
+from privet.suppression.layers import choose
+
+
+def names(model: nn.Module, layers: Any = None) -> list[str]:
+    return [one.name for one in choose(model, layers)]
+
+
+def test_all_convolutions_and_linear_layers_by_default() -> None:
+    assert names(models.LeNet5(seed=0)) == [
+        "features.conv1.weight",
+        "features.conv2.weight",
+        "classifier.fc1.weight",
+        "classifier.fc2.weight",
+        "classifier.fc3.weight",
+    ]
+    mixed = nn.ModuleDict(
+        {
+            "a": nn.ConvTranspose2d(2, 3, 2),
+            "b": nn.Conv1d(2, 3, 2),
+            "c": nn.Conv3d(2, 3, 2),
+            "d": nn.BatchNorm2d(4),
+            "e": nn.Embedding(3, 3),
+            "f": nn.LSTM(3, 3),
+        }
+    )
+    assert names(mixed) == ["a.weight", "b.weight", "c.weight"]
+    assert names(mixed, [nn.LSTM]) == ["f.weight_ih_l0", "f.weight_hh_l0"]
+    assert names(nn.Linear(2, 2)) == ["weight"]
+
+
+def test_by_parameter_by_module_and_by_type_in_the_order_of_the_model() -> None:
+    model = models.LeNet5(seed=0)
+    chosen = choose(model, ["classifier.fc1", Layer(nn.Conv2d, minimum_kept=7), "classifier.fc3.bias"])
+    assert [one.name for one in chosen] == [
+        "features.conv1.weight",
+        "features.conv2.weight",
+        "classifier.fc1.weight",
+        "classifier.fc3.bias",
+    ]
+    assert [one.rule.minimum_kept for one in chosen] == [7, 7, 0, 0]
+
+
+def shared() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    model[1].weight = model[0].weight
+    return model
+
+
+def twice() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.ReLU(), layer)
+
+
+def viewed() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight.data = model[0].weight.data
+    return model
+
+
+def frozen() -> nn.Module:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+def parametrized() -> nn.Module:
+    return nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "said"),
+    [
+        (network, ["3.wieght"], "Did you mean '3.weight'"),
+        (network, ["nothing like it"], "There are '0.weight', '0.bias', '3.weight', '3.bias' and 2 more"),
+        (lambda: models.LeNet5(seed=0), ["features"], "name its layers: 'features.conv1.weight'"),
+        (network, [nn.LSTM], "a type with weights in the model"),
+        (network, ["0", "0.weight"], "'0.weight' is chosen twice"),
+        (network, [nn.Conv2d, Layer("0")], "'0.weight' is chosen twice"),
+        (network, ["0", "0"], "chosen twice"),
+        (network, [], "at least one layer"),
+        (network, "0", "a list of names"),
+        (network, nn.Linear, "a list of names"),
+        (lambda: nn.Sequential(nn.ReLU()), None, "at least one layer with weights"),
+        (frozen, None, "'0.weight'.*frozen"),
+        (frozen, ["0"], "frozen"),
+        (shared, None, "'0.weight' and '1.weight' share one tensor"),
+        (twice, None, "'0.weight' and '2.weight' share one tensor"),
+        (viewed, ["1"], "share one tensor"),
+        (parametrized, None, "computed by torch.nn.utils.parametrize"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), None, "Run the model once"),
+        (lambda: nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), None, "complex64"),
+        (lambda: nn.Sequential(nn.Embedding(3, 2, sparse=True)), ["0"], "sparse=False"),
+        (network, [Layer("0", minimum_kept=37)], "at most the 36 weights"),
+        (lambda: "no module", None, "a torch.nn.Module"),
+    ],
+)
+def test_what_cannot_be_suppressed_is_refused(model: Any, layers: Any, said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        choose(model(), layers)
+
+
+def test_what_is_shared_elsewhere_is_no_hindrance() -> None:
+    assert names(shared(), ["2"]) == ["2.weight"]
+    assert names(frozen(), ["3"]) == ["3.weight"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"select": 3}, "the name of a layer"),
+        ({"select": int}, "a type of module"),
+        ({"minimum_kept": -1}, "minimum_kept = -1"),
+        ({"minimum_kept": 1.5}, "minimum_kept = 1.5"),
+        ({"lower_clip": -0.1}, "lower_clip = -0.1"),
+        ({"lower_clip": math.inf}, "lower_clip = inf"),
+        ({"lower_clip": math.nan}, "lower_clip = nan"),
+        ({"upper_bound": 0.0}, "upper_bound = 0.0"),
+        ({"lower_clip": 0.5, "upper_bound": 0.5}, "above lower_clip = 0.5"),
+        ({"noise_std": -1.0}, "noise_std = -1.0"),
+        ({"noise_from": 1.5}, "noise_from = 1.5"),
+    ],
+)
+def test_bounds_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        Layer(**{"select": "0"} | settings)
+
+
+def test_a_layer_shows_what_differs_from_the_default() -> None:
+    assert repr(Layer(nn.Conv2d, upper_bound=1.2)) == "Layer(Conv2d, upper_bound=1.2)"
+
+
+def test_optimizers_that_do_not_fit_are_refused_and_nothing_stays_behind() -> None:
+    model = network()
+    part = optim.SGD(model[0].parameters(), lr=0.1)
+    for optimizer, said in (
+        (part, "trains '3.weight'"),
+        (optim.SparseAdam(list(model.parameters())), "dense gradients"),
+        (optim.SGD(network().parameters(), lr=0.1), "trains '0.weight'"),
+        ("SGD", "a torch.optim.Optimizer"),
+        (optim.SGD, "a torch.optim.Optimizer"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            suppression_of(model, optimizer)  # type: ignore[arg-type]
+    assert not any(value._post_accumulate_grad_hooks for value in model.parameters())
+    suppression_of(model, part, layers=["0"])
+
+
+def test_noise_needs_a_generator() -> None:
+    model = network()
+    with pytest.raises(ArgumentError, match=r"torch.Generator for the noise of '0.weight'"):
+        suppression_of(model, None, layers=[Layer("0", noise_std=0.1)])
+    with pytest.raises(ArgumentError, match=r"a torch\.Generator, or None"):
+        suppression_of(model, None, layers=[Layer("0", noise_std=0.1)], generator=3)
+
+
+def test_one_suppression_a_layer_until_it_is_finalized() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    first = suppression_of(model, optimizer, layers=["0"])
+    with pytest.raises(ArgumentError, match="finalize"):
+        suppression_of(model, optimizer)
+    second = suppression_of(model, optimizer, layers=["3"])
+    for one in (first, second):
+        assert one.finalize() is model
+    assert not any(value._post_accumulate_grad_hooks for value in model.parameters())
+    assert not optimizer._optimizer_step_pre_hooks
+    train(model, optimizer, suppression_of(model, optimizer), 24)
+
+
+def test_steps_that_cannot_be_counted_are_refused() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ArgumentError, match="optimizer"):
+        suppression_of(model, None).step()
+    suppression = suppression_of(model, optimizer)
+    suppression.finalize()
+    with pytest.raises(ArgumentError, match="finalized"):
+        suppression.step()
+
+
+def test_a_parameter_that_was_replaced_is_noticed() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    suppression: Suppression = suppression_of(model, optimizer)
+    model.load_state_dict(network(1).state_dict(), assign=True)
+    for call in (suppression.step, suppression.finalize):
+        with pytest.raises(ArgumentError, match=r"'0.weight'.*assign=True"):
+            call()

@@ -1,0 +1,192 @@
+"""After private training masks are post-processing; elsewhere the claim is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.suppression.training import batches, network, one_step, suppression_of, zeros
+from torch import Tensor, nn, optim
+
+from privet import dp, outputs
+from privet.accounting import Ledger
+from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
+from privet.suppression import Layer, Suppression
+
+RECORDS, STEPS = 120, 12
+PLAN = dp.Plan(dataset_size=RECORDS, expected_batch_size=30, steps=STEPS, delta=1e-3, noise=1.0)
+
+
+def records() -> tuple[Tensor, Tensor]:
+    inputs = torch.randn(RECORDS, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    return inputs, inputs.flatten(1).sum(1).sign().long() + 1
+
+
+def private_run(model: nn.Module, **more: Any) -> dp.Private:
+    return dp.make_private(model, PLAN, ledger=Ledger.in_memory(PLAN.relation, PLAN.unit), **more)
+
+
+def settings(**changed: Any) -> dict[str, Any]:
+    return {"start_epoch": 1, "end_epoch": 2, "steps_per_epoch": 4, "sparsity_end": 0.9} | changed
+
+
+def loss_of(model: nn.Module) -> Any:
+    return lambda batch: F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def loop(model: nn.Module, private: dp.Private, suppression: Suppression | None, optimizer: optim.Optimizer) -> None:
+    for batch in private.batches(records()):
+        private.backward(loss_of(model), batch)
+        optimizer.step()
+        if suppression is not None:
+            suppression.step()
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+def test_masks_hold_epsilon_is_the_same_and_the_claim_is_made(make: Any) -> None:
+    model, plain = network(), network()
+    with private_run(plain) as without:
+        loop(plain, without, None, make(plain.parameters(), lr=0.05))
+    with private_run(model) as private:
+        optimizer = make(model.parameters(), lr=0.05)
+        layers = [Layer("0", lower_clip=0.01, noise_std=0.01), nn.Linear]
+        generator = torch.Generator().manual_seed(0)
+        suppression = Suppression(model, optimizer, layers=layers, generator=generator, private=private, **settings())
+        loop(model, private, suppression, optimizer)
+        assert private.spent().epsilon == without.spent().epsilon
+        assert private.statement().epsilon == without.statement().epsilon
+        assert "post-processing, at no further epsilon" in suppression.claim()
+        assert "NOT PRIVATE" not in suppression.claim()
+    suppression.finalize()
+    assert sum(int(zero.sum()) for zero in zeros(model).values()) == suppression.report().masked == 635
+
+
+def test_a_seeded_run_is_stamped() -> None:
+    model = network()
+    with private_run(model, test_run=dp.TestRun(seed=0)) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        loop(model, private, suppression, optimizer)
+        assert suppression.claim().startswith("NOT PRIVATE: test run")
+
+
+def test_without_private_training_there_is_no_claim() -> None:
+    model = network()
+    suppression = suppression_of(model, optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(PrivateTrainingError, match="no formal guarantee"):
+        suppression.claim()
+
+
+def test_steps_that_are_not_private_are_refused() -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        with pytest.raises(PrivateTrainingError, match="after 0 private steps"):
+            suppression.step()
+        loop_batches = private.batches(records())
+        for _ in range(2):
+            private.backward(loss_of(model), next(loop_batches))
+            optimizer.step()
+        with pytest.raises(PrivateTrainingError, match="after 2 private steps"):
+            suppression.step()
+        assert suppression.report().step == 0
+
+
+def test_masks_of_earlier_training_without_noise_make_no_claim() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.05)
+    first = Suppression(model, optimizer, **settings())
+    source = batches()
+    for _ in range(4):
+        one_step(model, optimizer, next(source))
+        first.step()
+    state = first.state_dict()
+    first.finalize()
+    optimizer.zero_grad()
+    with private_run(model) as private:
+        second = Suppression(model, optimizer, private=private, **settings())
+        second.load_state_dict(state)
+        with pytest.raises(PrivateTrainingError, match="no differential-privacy claim"):
+            second.claim()
+        loop(model, private, second, optimizer)
+        with pytest.raises(PrivateTrainingError, match="no differential-privacy claim"):
+            second.claim()
+
+
+def test_private_training_comes_first() -> None:
+    model = network()
+    suppression_of(model, optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(PrivateTrainingError, match="hook"):
+        private_run(model)
+
+
+def test_a_state_of_another_private_step_is_refused() -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        state = suppression.state_dict()
+        loop(model, private, suppression, optimizer)
+        with pytest.raises(CheckpointError, match="private step 0, and the private training is at 12"):
+            suppression.load_state_dict(state)
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt:
+    def on_step(self, step: int, model: nn.Module, release: dp.Release) -> None:
+        if step == 7:
+            raise Stop
+
+
+def test_fit_takes_it_as_a_callback_and_goes_on(tmp_path: Path) -> None:
+    model = network()
+    more: dict[str, Any] = {
+        "ledger": tmp_path / "run.ledger",
+        "checkpoint": tmp_path / "run.safetensors",
+        "checkpoint_every": 5,
+        "learning_rate": 0.05,
+        "progress": False,
+    }
+    stopped = Suppression(model, **settings())
+    with pytest.raises(Stop):
+        dp.fit(model, records(), PLAN, callbacks=[stopped, StopAt()], **more)
+    assert stopped.claim()
+    model = network()
+    suppression = Suppression(model, **settings())
+    with pytest.raises(PrivateTrainingError):
+        suppression.claim()
+    result = dp.fit(model, records(), PLAN, callbacks=[suppression], resume=True, **more)
+    assert result.complete
+    assert suppression.report().step == STEPS
+    assert suppression.report().masked == sum(int(zero.sum()) for zero in zeros(model).values()) == 635
+    assert "post-processing" in suppression.claim()
+
+
+def test_fit_refuses_another_model_before_anything_is_spent(tmp_path: Path) -> None:
+    suppression = Suppression(network(), **settings())
+    ledger = Ledger.in_memory(PLAN.relation, PLAN.unit)
+    with pytest.raises(ArgumentError, match="the model that Suppression was made with"):
+        dp.fit(network(), records(), PLAN, ledger=ledger, callbacks=[suppression], progress=False)
+    assert not ledger.events()
+
+
+def test_a_defense_goes_around_a_suppressed_network() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    suppression = suppression_of(model, optimizer)
+    served = outputs.TopK(outputs.Rounding(model, decimals=2), k=2)
+    source = batches()
+    for _ in range(24):
+        one_step(served.origin_network().train(), optimizer, next(source))
+        suppression.step()
+    suppression.finalize().eval()
+    assert served.origin_network() is model
+    assert served(next(source)[0]).values.shape == (8, 2)
+    assert suppression.report().masked == sum(int(zero.sum()) for zero in zeros(model).values())
