@@ -89,18 +89,7 @@ def test_masks_follow_the_ramp_never_return_and_hold_in_weights_gradients_and_me
             assert bool((value.grad[masks[key]] == 0).all()) or name.startswith("LBFGS")
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    st.integers(0, 36),
-    st.floats(0, 0.5),
-    st.floats(0.6, 2.0),
-    st.floats(0, 0.2),
-    st.floats(0, 0.95),
-    st.integers(0, 1_000),
-)
-def test_floors_and_bounds_hold_after_every_step(
-    kept: int, clip: float, bound: float, noise: float, sparsity: float, seed: int
-) -> None:
+def law_bounds(kept: int, clip: float, bound: float, noise: float, sparsity: float, seed: int) -> None:
     model = network(seed)
     optimizer = optim.Adam(model.parameters(), lr=0.1)
     rule = Layer("0", minimum_kept=kept, lower_clip=clip, upper_bound=bound, noise_std=noise, noise_from=0.5)
@@ -125,6 +114,21 @@ def test_floors_and_bounds_hold_after_every_step(
 
     train(model, optimizer, suppression, STEPS, look)
     assert int((model.get_parameter("5.weight") == 0).sum()) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 36),
+    st.floats(0, 0.5),
+    st.floats(0.6, 2.0),
+    st.floats(0, 0.2),
+    st.floats(0, 0.95),
+    st.integers(0, 1_000),
+)
+def test_floors_and_bounds_hold_after_every_step(
+    kept: int, clip: float, bound: float, noise: float, sparsity: float, seed: int
+) -> None:
+    law_bounds(kept, clip, bound, noise, sparsity, seed)
 
 
 def test_noise_reaches_large_kept_weights_alone_and_has_the_scale_it_is_given() -> None:

@@ -26,7 +26,7 @@ NOISY = [Layer("0", lower_clip=0.01, noise_std=0.05), Layer(nn.Linear, upper_bou
 
 def noisy(model: nn.Module, optimizer: optim.Optimizer | None, **changed: Any) -> Suppression:
     generator = torch.Generator().manual_seed(7)
-    return suppression_of(model, optimizer, layers=NOISY, generator=generator, **changed)
+    return suppression_of(model, optimizer, layers=NOISY, generator=generator, updates=5, **changed)
 
 
 def run(name: str) -> tuple[nn.Module, optim.Optimizer, Suppression]:
