@@ -115,8 +115,9 @@ class SparsityReport:
         table = Table(
             title=f"Suppressed weights after step {self.step:,}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
         )
-        for column in ("layer", "weights", "masked", "sparsity", "kept, smallest", "kept, largest"):
-            table.add_column(column, justify="left" if column == "layer" else "right")
+        table.add_column("layer", no_wrap=True)
+        for column in ("weights", "masked", "sparsity", "least kept", "most kept"):
+            table.add_column(column, justify="right")
         for layer in self.layers:
             numbers = (f"{layer.weights:,}", f"{layer.masked:,}", f"{layer.sparsity:.1%}")
             table.add_row(layer.name, *numbers, f"{layer.smallest:.3g}", f"{layer.largest:.3g}")
@@ -157,5 +158,5 @@ class SparsityReport:
         axes.set(xlabel="optimizer step", ylabel="weights masked", xlim=(0, None), ylim=(0, 1))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
         return figure

@@ -23,6 +23,7 @@ from privet.cli.tour.output_defenses import output_defenses
 from privet.cli.tour.private_training import private_training
 from privet.cli.tour.scene import FALSE_POSITIVE_RATE, Row, Scene, set_scene
 from privet.cli.tour.stop import Stop, StopResult
+from privet.cli.tour.suppression import suppression
 from privet.errors import ArgumentError
 from privet.report import Card, Cell, Page, Section, Table, Text, write_estimate
 from privet.statistics import Estimate
@@ -32,6 +33,7 @@ __all__ = ["STOPS", "walk"]
 STOPS = (
     Stop("attack it, defend its answers, attack again", output_defenses),
     Stop("train networks like it, attack each answer with them", membership),
+    Stop("set most weights to zero while training, attack again", suppression),
     Stop("plan a private training within a budget", budget),
     Stop("train it privately, attack it again", private_training),
 )
