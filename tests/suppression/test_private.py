@@ -117,6 +117,12 @@ def test_masks_of_earlier_training_without_noise_make_no_claim() -> None:
             second.claim()
 
 
+def test_the_private_training_of_another_model_makes_no_claim() -> None:
+    model, other = network(), network()
+    with private_run(other) as private, pytest.raises(ArgumentError, match="the private training of this very model"):
+        Suppression(model, optim.SGD(model.parameters(), lr=0.05), private=private, **settings())
+
+
 def test_private_training_comes_first() -> None:
     model = network()
     suppression_of(model, optim.SGD(model.parameters(), lr=0.1))

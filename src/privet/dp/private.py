@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privet.accounting.bound import Bound
 from privet.checkpoints.random_states import global_states, set_global_states
@@ -116,6 +116,11 @@ class Private:
         self._closed = False
         self._diagnostics = Diagnostics() if diagnostics else None
         self._closes_ledger = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model in training, the user's own."""
+        return self._engine.model
 
     @property
     def step(self) -> int:

@@ -27,6 +27,10 @@ class PrivateSteps(Protocol):
     """A private training as ``privet.dp.make_private`` gives it, of which only this is asked."""
 
     @property
+    def model(self) -> nn.Module:
+        """What it trains."""
+
+    @property
     def step(self) -> int:
         """How many private steps were taken."""
 
@@ -124,8 +128,11 @@ class Suppression:
         self._history: list[tuple[int, ...]] = []  # a row an update: its step, then how many of each layer are masked
         self._done, self._finalized = 0, False
         self._optimizer: Optimizer | None = None
-        self._private, self._private_step = private, 0 if private is None else private.step
+        self._private: PrivateSteps | None = None
+        self._private_step = 0
         self._released = True  # whether every step so far was a private one
+        if private is not None:
+            self._rely_on(private)
         if optimizer is not None:
             self._bind(optimizer)
 
@@ -261,7 +268,7 @@ class Suppression:
         if private is not None:
             if self._done:
                 _check_private(private, self._private_step)
-            self._private, self._private_step = private, private.step
+            self._rely_on(private)
 
     def on_step(self, step: int, model: nn.Module, made_by: object) -> None:
         """:meth:`step`, as a callback."""
@@ -287,6 +294,12 @@ class Suppression:
         check_optimizer(optimizer, [one for one, _ in self._parts])
         self._enforcement.watch(optimizer)
         self._optimizer = optimizer
+
+    def _rely_on(self, private: PrivateSteps) -> None:
+        trained = {id(parameter) for parameter in private.model.parameters()}
+        if not all(id(one.parameter) in trained for one, _ in self._parts):
+            raise ArgumentError("private", type(private.model).__name__, "the private training of this very model")
+        self._private, self._private_step = private, private.step
 
     def _update(self, step: int, optimizer: Optimizer) -> None:
         """Choose the masks of all layers before any weight changes: an error leaves everything as it was."""
