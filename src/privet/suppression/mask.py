@@ -44,6 +44,7 @@ class Mask:
     """
 
     def __init__(self, like: Tensor) -> None:
+        self._dtype = like.dtype
         self.kept = torch.ones_like(like, dtype=_INTEGERS[like.dtype], requires_grad=False)
         self.count = 0
 
@@ -71,13 +72,16 @@ class Mask:
 
     def follow(self, weights: Tensor) -> None:
         """Go where the weights went: to another device, or another type."""
+        self._dtype = weights.dtype
         self.kept = self.kept.to(weights.device, _INTEGERS[weights.dtype])
 
     def clear(self, values: Tensor) -> None:
         """Write +0 into the masked entries of ``values``, of the shape of the weights, whatever was there."""
-        values = values.detach()
-        if values.device == self.kept.device and _INTEGERS.get(values.dtype) == self.kept.dtype:
-            values.view(self.kept.dtype).mul_(self.kept)
+        kept = self.kept
+        if values.requires_grad:
+            values = values.detach()
+        if values.dtype is self._dtype and values.device == kept.device:
+            values.view(kept.dtype).mul_(kept)
         else:
             values.masked_fill_(self.masked.to(values.device), 0)
 
