@@ -3,6 +3,7 @@
 from privet.statistics.area import auc_interval
 from privet.statistics.estimate import Estimate
 from privet.statistics.intervals import RateAtRate, clopper_pearson, tpr_at_fpr
+from privet.statistics.mean import mean_interval
 from privet.statistics.one_run import OneRunBound, default_guesses, one_run_epsilon, one_run_p_value
 from privet.statistics.paired import tpr_ratio
 from privet.statistics.pooled import pooled_auc, pooled_tpr_at_fpr
@@ -17,6 +18,7 @@ __all__ = [
     "auc_interval",
     "clopper_pearson",
     "default_guesses",
+    "mean_interval",
     "one_run_epsilon",
     "one_run_p_value",
     "pooled_auc",
