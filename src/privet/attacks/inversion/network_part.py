@@ -1,0 +1,85 @@
+"""The part of a network whose answers are inverted: all of it, a layer by name, a module, or any function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from privet.errors import ArgumentError, DataError
+
+__all__ = ["Function", "check_modes", "part_of"]
+
+Function = Callable[[Tensor], Tensor]
+
+
+def part_of(network: Function | nn.Module, layer: str | None) -> Function:
+    """What is inverted, as a function of the images.
+
+    Args:
+        network: a module or any differentiable function of a batch of images.
+        layer: the name of a module within; its output is what is inverted, and what comes after it is not computed.
+
+    Raises:
+        ArgumentError: ``network`` cannot be called, or has no such layer.
+    """
+    if not callable(network):
+        raise ArgumentError("network", type(network).__name__, "a network, or a function from images to answers")
+    if layer is None:
+        return network
+    if not isinstance(network, nn.Module):
+        raise ArgumentError("layer", layer, "None for a function that is no module")
+    names = dict(network.named_modules())
+    if layer not in names or not layer:
+        some = ", ".join(map(repr, list(names)[1:6]))
+        raise ArgumentError("layer", layer, f"the name of a module within, such as {some}")
+    return _Until(network, names[layer])
+
+
+class _Reached(Exception):
+    pass
+
+
+class _Until:
+    """Runs a network until one of its modules has answered."""
+
+    def __init__(self, network: nn.Module, module: nn.Module) -> None:
+        self._network, self._module = network, module
+
+    def __call__(self, images: Tensor) -> Tensor:
+        found: list[Any] = []
+
+        def hold(module: nn.Module, inputs: Any, output: Any) -> None:
+            found.append(output)
+            raise _Reached
+
+        handle = self._module.register_forward_hook(hold)
+        try:
+            self._network(images)
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        if not found or not isinstance(found[0], Tensor):
+            raise DataError("the layer was not reached, or does not answer one tensor; name another.")
+        answer: Tensor = found[0]
+        return answer
+
+
+def check_modes(network: object) -> None:
+    """Refuse a network in training mode that would answer otherwise each time, or for each batch.
+
+    Raises:
+        ArgumentError: a module with dropout or batch statistics is in training mode.
+    """
+    if not isinstance(network, nn.Module):
+        return
+    for name, module in network.named_modules():
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm):
+            raise ArgumentError(
+                "network",
+                f"{name or 'network'} ({type(module).__name__}) in training mode",
+                "a network in evaluation mode",
+                "Call network.eval(): what it answers in training mode is random, or depends on the batch.",
+            )

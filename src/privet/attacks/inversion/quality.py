@@ -1,0 +1,186 @@
+"""How good reconstructed images are, each measure with its interval and beside two baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from privet.attacks.inversion.measures import nearest, peak_signal_to_noise, relative_distance, similarity
+from privet.errors import ArgumentError, DataError
+from privet.statistics import Estimate, clopper_pearson, mean_interval
+
+__all__ = ["InversionQuality", "Quality", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """One set of images beside the originals: means over the images, with intervals.
+
+    Attributes:
+        relative_l2: ||x' - x|| / ||x||; 0 is perfect, 1 is what an image of zeros has.
+        psnr: in dB, at most 100.
+        ssim: structural similarity, at most 1. It ranks defenses backwards at times: no verdict may rest on it alone.
+        confidence: of an independently trained network in the true label, in [0, 1].
+        reidentified: how often the original is the nearest of the candidates.
+        distances: ||x' - x|| / ||x|| of each image (N,), to sort by.
+    """
+
+    relative_l2: Estimate
+    psnr: Estimate
+    ssim: Estimate
+    confidence: Estimate
+    reidentified: Estimate
+    distances: NDArray[np.float64]  # (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class InversionQuality:
+    """Reconstructions and what an attacker has without them.
+
+    Attributes:
+        reconstruction: what was reconstructed.
+        class_mean: the mean training image of the true class in place of each: who knows the label has that.
+        nearest_other: the training image nearest to each original: what a good guess at the kind of image looks like.
+        candidates: among how many images the original was looked for.
+    """
+
+    reconstruction: Quality
+    class_mean: Quality
+    nearest_other: Quality
+    candidates: int
+
+    @property
+    def reidentifies(self) -> bool:
+        """Whether more originals are found than by the class mean: the intervals do not meet."""
+        return self.reconstruction.reidentified.low > self.class_mean.reidentified.high
+
+    def __str__(self) -> str:
+        columns = ("", "L2 / norm", "PSNR, dB", "SSIM", "confidence", f"found of {self.candidates:,}")
+        lines = [columns]
+        for name, one in self.sets().items():
+            psnr = f"{one.psnr.value:.1f} [{one.psnr.low:.1f}, {one.psnr.high:.1f}]"
+            lines.append((name, str(one.relative_l2), psnr, str(one.ssim), str(one.confidence), str(one.reidentified)))
+        return "\n".join(f"{line[0]:14}" + "".join(f"  {cell:>20}" for cell in line[1:]) for line in lines)
+
+    def sets(self) -> dict[str, Quality]:
+        """What was reconstructed and both baselines, by name."""
+        return {
+            "reconstruction": self.reconstruction,
+            "class mean": self.class_mean,
+            "nearest other": self.nearest_other,
+        }
+
+
+def evaluate(
+    images: Tensor,
+    originals: Tensor,
+    labels: Tensor,
+    *,
+    judge: nn.Module,
+    attacked: nn.Module | None,
+    training: tuple[Tensor, Tensor],
+    candidates: Tensor,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> InversionQuality:
+    """Compare reconstructed images with the originals, and with two baselines that need no attack.
+
+    Args:
+        images: the reconstructions (N, C, H, W), N >= 5.
+        originals: what they should be (N, C, H, W).
+        labels: the true classes (N,).
+        judge: an independently trained network that answers logits, in evaluation mode.
+        attacked: the network that was inverted, or the one that the inverted part is of; the judge may not be it. None
+            where there is no such network.
+        training: inputs (M, C, H, W) and labels (M,) like the originals, without them: the baselines.
+        candidates: other images (K, C, H, W), without the originals, among which each original is looked for.
+        bounds: the least and the most that a pixel may be.
+
+    Returns:
+        Means with 95% intervals: Student's over the images, for re-identification the exact one of a share.
+
+    Raises:
+        ArgumentError: the judge is the attacked network, or has its weights; or is in training mode.
+        DataError: shapes do not fit, a class has no training image, or an original is among the others.
+    """
+    _check(images, originals, labels, training, candidates)
+    _check_judge(judge, attacked)
+    inputs, classes = training
+    means = []
+    for label in labels.tolist():
+        of_class = inputs[classes == label]
+        if not len(of_class):
+            raise DataError(f"training has no image of class {label}; give some, for the mean image of a class.")
+        means.append(of_class.mean(0))
+    others = inputs[nearest(originals, inputs)]
+    for name, where in (("training", inputs), ("candidates", candidates)):
+        closest = where[nearest(originals, where)]
+        same = (closest == originals).flatten(1).all(1)
+        if bool(same.any()):
+            raise DataError(
+                f"original {int(same.int().argmax())} is among the {name}; leave the originals out of them."
+            )
+    pool = torch.cat((originals, candidates))
+    sets = (images, torch.stack(means), others)
+    found, by_class, by_others = (_quality(one, originals, labels, judge, pool, bounds) for one in sets)
+    return InversionQuality(found, by_class, by_others, len(candidates) + 1)
+
+
+def _quality(
+    images: Tensor, originals: Tensor, labels: Tensor, judge: nn.Module, pool: Tensor, bounds: tuple[float, float]
+) -> Quality:
+    images = images.to(originals)
+    distances = relative_distance(images, originals)
+    with torch.no_grad():
+        confidence = judge(images).softmax(1)[torch.arange(len(labels)), labels].double().numpy()
+    candidates = len(originals)  # each original among the candidates and itself alone
+    others = torch.cdist(images.flatten(1), pool[candidates:].flatten(1)).min(1).values
+    own = (images - originals).flatten(1).norm(dim=1)
+    return Quality(
+        mean_interval(distances, least=0.0),
+        mean_interval(peak_signal_to_noise(images, originals, bounds), most=100.0),
+        mean_interval(similarity(images, originals, bounds).clip(-1.0, 1.0), least=-1.0, most=1.0),
+        mean_interval(confidence.clip(0.0, 1.0), least=0.0, most=1.0),
+        clopper_pearson(int((own < others).sum()), len(originals)),
+        distances,
+    )
+
+
+def _check(images: Tensor, originals: Tensor, labels: Tensor, training: Any, candidates: Tensor) -> None:
+    if images.dim() != 4 or images.shape != originals.shape:
+        raise DataError(
+            f"reconstructions of shape {tuple(images.shape)} and originals of shape {tuple(originals.shape)}; give "
+            "(N, C, H, W) of each."
+        )
+    for name, value in (("reconstructions", images), ("originals", originals)):
+        if not bool(value.isfinite().all()):
+            raise DataError(f"the {name} hold NaN or infinity.")
+    for name, value in (("training", training[0]), ("candidates", candidates)):
+        if value.dim() != 4 or value.shape[1:] != originals.shape[1:] or not len(value):
+            raise DataError(f"{name} of shape {tuple(value.shape)}; give images (K, ...) like the originals.")
+    if labels.shape != (len(originals),) or labels.is_floating_point():
+        raise DataError(f"labels of shape {tuple(labels.shape)}; give one class for each of {len(originals)} images.")
+
+
+def _check_judge(judge: nn.Module, attacked: nn.Module | None) -> None:
+    if any(module.training for module in judge.modules()):
+        raise ArgumentError("judge", type(judge).__name__, "a network in evaluation mode", "Call judge.eval().")
+    if attacked is None:
+        return
+    own = [value for value in judge.state_dict().values() if bool((value != value.flatten()[:1]).any())]
+    equal = any(
+        other.shape == value.shape and bool((other == value).all())
+        for other in attacked.state_dict().values()
+        for value in own
+    )
+    if judge is attacked or equal:
+        raise ArgumentError(
+            "judge",
+            type(judge).__name__,
+            "a network trained independently of the attacked one",
+            "Whatever fools a network into an answer is judged right by it; train another from another seed.",
+        )
