@@ -13,6 +13,7 @@ from privet import __version__
 from privet.cli.audit import audit
 from privet.cli.budget import budget
 from privet.cli.doctor import doctor
+from privet.cli.invert import invert
 from privet.cli.ledger import ledger_app
 from privet.cli.train import train
 from privet.errors import PrivetError
@@ -61,6 +62,7 @@ def demo(
 app.command()(audit)
 app.command()(budget)
 app.command()(doctor)
+app.command()(invert)
 app.command()(train)
 app.add_typer(ledger_app, name="ledger")
 

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from privet import schedules
+from privet.cli.builders import builders_for
 from privet.cli.train.configuration import Configuration, Data, HeldOut
 from privet.cli.user_file import function_from, told
 from privet.data import Examples, load
@@ -22,7 +23,6 @@ from privet.dp.clipping import ClippingStrategy, FixedNorm
 from privet.dp.clipping_groups import PerLayer
 from privet.dp.plan import Plan
 from privet.errors import ArgumentError, FileFormatError
-from privet.models import MLP, VGG16, LeNet5, LinearNet, ResNetGN
 
 __all__ = ["Parts", "assemble"]
 
@@ -136,14 +136,7 @@ def _clipping(configuration: Configuration) -> ClippingStrategy:
 
 def _model(path: Path, configuration: Configuration, records: Examples) -> nn.Module:
     wanted, arguments = configuration.model, configuration.model.arguments
-    shape, classes, seed = tuple(records.inputs.shape[1:]), records.classes, wanted.seed
-    builders: Mapping[str, Callable[..., nn.Module]] = {
-        "lenet5": lambda: LeNet5(classes, shape[0], shape[-1], seed=seed),
-        "mlp": lambda hidden=(256,): MLP((math.prod(shape), *hidden, classes), seed=seed),
-        "linear": lambda: LinearNet(math.prod(shape), classes, seed=seed),
-        "resnet-gn": lambda **sizes: ResNetGN(classes, shape[0], **sizes, seed=seed),
-        "vgg16": lambda dropout=0.0: VGG16(classes, shape[0], dropout=dropout, seed=seed),
-    }
+    seed, builders = wanted.seed, builders_for(records, wanted.seed)
     if ":" in wanted.builder:
         build = function_from("model.builder", str(path.parent / wanted.builder))
         source: Path | None = path.parent / wanted.builder.rpartition(":")[0]
@@ -162,7 +155,7 @@ def _model(path: Path, configuration: Configuration, records: Examples) -> nn.Mo
             raise FileFormatError(
                 path,
                 f"model.builder = {wanted.builder!r} with {arguments or 'no arguments'}, which ended in: {said}",
-                f"a network for records of shape {shape}",
+                f"a network for records of shape {tuple(records.inputs.shape[1:])}",
             ) from error
     if not isinstance(model, nn.Module):
         raise FileFormatError(path, f"model.builder that gives a {type(model).__name__}", "a torch.nn.Module")
