@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 
 from privet import __version__, report, training
 from privet.cli.tour.budget import budget
+from privet.cli.tour.inversion import inversion
 from privet.cli.tour.membership import membership
 from privet.cli.tour.output_defenses import output_defenses
 from privet.cli.tour.private_training import private_training
@@ -34,6 +35,7 @@ STOPS = (
     Stop("attack it, defend its answers, attack again", output_defenses),
     Stop("train networks like it, attack each answer with them", membership),
     Stop("set most weights to zero while training, attack again", suppression),
+    Stop("reconstruct images from its answers, and from defended ones", inversion),
     Stop("plan a private training within a budget", budget),
     Stop("train it privately, attack it again", private_training),
 )
