@@ -21,9 +21,21 @@ from rich.console import Console
 from rich.progress import Progress
 from scipy.stats import t as student
 
-from benchmarks.suppression_rows import BLOCKS, DECAYS, EPSILONS, LOOKS, SEED, SPARSITIES, membership, rows, train_one
+from benchmarks.suppression_rows import (
+    BLOCKS,
+    DECAYS,
+    EPSILONS,
+    INVERTERS,
+    LOOKS,
+    SEED,
+    SPARSITIES,
+    invert_one,
+    membership,
+    rows,
+    train_one,
+)
 from privet.attacks.membership import lira_rotated
-from privet.statistics import Estimate, pooled_auc, pooled_tpr_at_fpr
+from privet.statistics import Estimate, clopper_pearson, mean_interval, pooled_auc, pooled_tpr_at_fpr
 
 RATES = (0.001, 0.01)
 START, END = "<!-- table: ./run python -m benchmarks.suppression_leakage -->", "<!-- end of table -->"
@@ -38,40 +50,45 @@ class Line:
     accuracy: list[float]
     auc: dict[str, list[float]]
     tpr: dict[str, dict[str, list[float]]]
-    sparsity: float = 0.0
+    sparsity: float
+    inversion: dict[str, list[float]]
 
 
 def train_all(folder: Path) -> None:
     """Train what is not in the folder yet, two networks at a time."""
     jobs = [(row, number) for row in rows() for number in range(2 * BLOCKS)]
+    again = [(row, number) for row in rows() for number in range(INVERTERS)]
     work = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator_unordered")
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("networks", total=len(jobs))
-        for _ in work(joblib.delayed(train_one)(folder, row, number) for row, number in jobs):
-            progress.advance(task)
+        for name, one, todo in (("networks", train_one, jobs), ("inverted", invert_one, again)):
+            task = progress.add_task(name, total=len(todo))
+            for _ in work(joblib.delayed(one)(folder, row, number) for row, number in todo):
+                progress.advance(task)
 
 
 def read(folder: Path) -> list[Line]:
     """All lines of the table, from what was trained."""
-    parts = {
-        row: [np.load(folder / row / f"{number}.npz", allow_pickle=False) for number in range(2 * BLOCKS)]
-        for row in rows()
-    }
-    plain = parts["plain"]
-    lines = [_line("none", plain, len(LOOKS) - 1)]
-    for sparsity in SPARSITIES:
-        name = f"suppressed-{100 * sparsity:g}"
-        lines.append(_line(f"suppression, {100 * sparsity:g}%", parts[name], 0))
-    curve = np.mean([part["accuracy"] for part in plain], axis=0)  # of the looks
+    lines = [_line("none", folder, "plain", len(LOOKS) - 1)]
+    percents = [f"{100 * sparsity:g}" for sparsity in SPARSITIES]
+    lines += [_line(f"suppression, {percent}%", folder, f"suppressed-{percent}") for percent in percents]
+    curve = np.mean([part["accuracy"] for part in _parts(folder, "plain")], axis=0)  # of the looks
     for sparsity, line in zip(SPARSITIES, lines[1:], strict=True):
         look = int(np.argmax(curve >= line.accuracy[0])) if (curve >= line.accuracy[0]).any() else int(curve.argmax())
-        lines.append(_line(f"early stopping, as accurate as {100 * sparsity:g}%", plain, look))
-    lines += [_line(f"weight decay {decay:g}", parts[f"decay-{decay:g}"], 0) for decay in DECAYS]
-    lines += [_line(f"DP, epsilon {epsilon:g}", parts[f"epsilon-{epsilon:g}"], 0) for epsilon in EPSILONS]
+        lines.append(_line(f"early stopping, as accurate as {100 * sparsity:g}%", folder, "plain", look))
+    lines += [_line(f"weight decay {decay:g}", folder, f"decay-{decay:g}") for decay in DECAYS]
+    lines += [_line(f"DP, epsilon {epsilon:g}", folder, f"epsilon-{epsilon:g}") for epsilon in EPSILONS]
     return lines
 
 
-def _line(protection: str, networks: list[Any], look: int) -> Line:
+def _parts(folder: Path, row: str) -> list[Any]:
+    return [np.load(folder / row / f"{number}.npz", allow_pickle=False) for number in range(2 * BLOCKS)]
+
+
+def _line(protection: str, folder: Path, row: str, look: int = 0) -> Line:
+    networks = _parts(folder, row)
+    inverted = [np.load(folder / row / f"inverted-{number}.npz", allow_pickle=False) for number in range(INVERTERS)]
+    found = np.concatenate([part["found"][look] for part in inverted])
+    distances = np.concatenate([part["distances"][look] for part in inverted])
     signals = np.stack([network["signals"][look] for network in networks])  # (16, P)
     accuracy = np.array([network["accuracy"][look] for network in networks])
     member, blocks = membership(), np.repeat(np.arange(BLOCKS), 2)
@@ -86,6 +103,10 @@ def _line(protection: str, networks: list[Any], look: int) -> Line:
             for name, score in scores.items()
         },
         float(np.mean([network["zeros"][look] for network in networks])),
+        {
+            "found": _ends(clopper_pearson(int(found.sum()), len(found))),
+            "relative L2": _ends(mean_interval(distances)),
+        },
     )
 
 
@@ -102,12 +123,15 @@ def _mean(values: NDArray[np.float64]) -> list[float]:
 
 def table(lines: list[Line]) -> str:
     """The lines in Markdown."""
-    head = "| training | epochs | accuracy | ROC area, threshold | ROC area, LiRA | LiRA at 0.1% | LiRA at 1% |"
-    text = [head, "|---|---|---|---|---|---|---|"]
+    head = (
+        "| training | epochs | accuracy | ROC area, threshold | ROC area, LiRA | LiRA at 0.1% | LiRA at 1% | inverted |"
+    )
+    text = [head, "|---|---|---|---|---|---|---|---|"]
     for line in lines:
         cells = [line.protection, str(line.epochs), _shown(line.accuracy, 100)]
         cells += [_shown(line.auc["loss threshold"], 1), _shown(line.auc["LiRA"], 1)]
         cells += [_shown(line.tpr["LiRA"][f"{rate:g}"], 100) for rate in RATES]
+        cells.append(_shown(line.inversion["found"], 100))
         text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text)
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from privet import data, dp, models, training
 from privet.accounting import Ledger
+from privet.attacks.inversion import Representation
+from privet.attacks.inversion.measures import relative_distance
 from privet.attacks.membership import Pool, inclusion, signal_row
 from privet.suppression import Suppression
 
@@ -25,6 +27,11 @@ RAMP = (3, 20)
 SPARSITIES = (0.5, 0.8, 0.95, 0.99)
 DECAYS = (1e-3, 5e-3)
 EPSILONS, DELTA = (1.0, 3.0, 8.0), 1e-5
+INVERTERS, INVERTED, CANDIDATES = (
+    4,
+    50,
+    1_000,
+)  # networks a row, images for each, and among how many they are looked for
 LOOKS = (*range(1, 11), *range(12, EPOCHS + 1, 2))  # epochs at which the unprotected networks are looked at
 
 Train = Callable[[data.Examples, int], Iterable[tuple[int, nn.Module]]]
@@ -152,6 +159,30 @@ def train_one(folder: Path, row: str, number: int) -> None:
         accuracy=[training.evaluate(network, unseen).accuracy for _, network in found],
         zeros=[_zeros(network) for _, network in found],
     )
+    half.replace(path)
+
+
+def invert_one(folder: Path, row: str, number: int) -> None:
+    """Train a network of a row anew, and invert what its convolutional part answers about images it never saw."""
+    path = folder / row / f"inverted-{number}.npz"
+    if path.exists():
+        return
+    torch.set_num_threads(1)
+    images, _, unseen = _images()
+    members = images.take(np.flatnonzero(membership()[number]))
+    originals = unseen.inputs[number * INVERTED : (number + 1) * INVERTED]  # other ones for each network
+    others = unseen.inputs[CANDIDATES : 2 * CANDIDATES - 1]
+    found, distances = [], []
+    for _, network in rows()[row](members, number):
+        with torch.no_grad():
+            answers = network.eval().features(originals)  # type: ignore[operator]
+        attack = Representation(network, layer="features", image_shape=originals.shape[1:])
+        again = attack.reconstruct(answers, iterations=100, seed=number).images
+        nearest = torch.cdist(again.flatten(1), others.flatten(1)).min(1).values
+        found.append(((again - originals).flatten(1).norm(dim=1) < nearest).numpy())
+        distances.append(relative_distance(again, originals))
+    half = path.with_suffix(".tmp.npz")
+    np.savez(half, found=np.stack(found), distances=np.stack(distances))
     half.replace(path)
 
 

@@ -39,6 +39,9 @@ def test_it_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for module in (rows, script):
         monkeypatch.setattr(module, "BLOCKS", 4)
         monkeypatch.setattr(module, "LOOKS", (1, 2))
+        monkeypatch.setattr(module, "INVERTERS", 1)
+    monkeypatch.setattr(rows, "INVERTED", 6)
+    monkeypatch.setattr(rows, "CANDIDATES", 40)
     monkeypatch.setattr(rows, "MEMBERS", 300)
     monkeypatch.setattr(rows, "EPOCHS", 2)
     monkeypatch.setattr(rows, "RAMP", (1, 2))
@@ -46,13 +49,16 @@ def test_it_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for row in rows.rows():
         for number in range(8):
             rows.train_one(tmp_path, row, number)
+        rows.invert_one(tmp_path, row, 0)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     rows.train_one(tmp_path, "plain", 0)
+    rows.invert_one(tmp_path, "plain", 0)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     lines = script.read(tmp_path)
     assert [round(line.sparsity, 2) for line in lines[:5]] == [0.0, 0.5, 0.8, 0.95, 0.99]
     assert [line.epochs for line in lines[:5]] == [2] * 5
     assert all(line.epochs in (1, 2) for line in lines[5:9])
     for line in lines:
-        for value, low, high in (*line.auc.values(), *(ends for rates in line.tpr.values() for ends in rates.values())):
+        shares = (line.inversion["found"], *line.auc.values())
+        for value, low, high in (*shares, *(ends for rates in line.tpr.values() for ends in rates.values())):
             assert 0.0 <= low <= value <= high <= 1.0
