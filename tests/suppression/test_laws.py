@@ -107,7 +107,7 @@ def law_bounds(kept: int, clip: float, bound: float, noise: float, sparsity: flo
         masked = suppression.state_dict()["masked"]["0.weight"]
         assert int((~masked).sum()) >= kept
         assert bool((weight[masked] == 0).all())
-        if step >= suppression.ramp.start:
+        if len(suppression.report().history):
             sizes = weight.detach()[~masked].abs()
             assert float(sizes.min()) >= torch.tensor(clip)
             assert float(sizes.max()) <= torch.tensor(bound)
@@ -193,6 +193,19 @@ def test_gradients_written_by_hand_are_masked_before_the_step() -> None:
         assert bool((weight[masked] == 0).all())
 
 
+def test_gradients_that_stay_while_masks_grow_are_masked_anew() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    suppression = suppression_of(model, optimizer, start_epoch=1, end_epoch=1)
+    source = batches()
+    for _ in range(BATCHES):
+        one_step(model, optimizer, next(source))
+        suppression.step()
+        optimizer.step()  # with the gradient of before
+        for name, mask in suppression.state_dict()["masked"].items():
+            assert bool((model.get_parameter(name)[mask] == 0).all())
+
+
 @pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
 def test_weights_moved_by_others_are_zero_again_after_the_step(make: Any) -> None:
     model = network()
@@ -220,6 +233,7 @@ def test_nothing_over_nothing_does_not_stay() -> None:
         optimizer.zero_grad()
         model(torch.randn(8, 20)).square().mean().backward()
         optimizer.step()
+        assert bool(model.weight.isfinite().all())
         suppression.step()
         assert bool(model.weight.isfinite().all())
     assert int((model.weight == 0).sum()) == 54

@@ -10,7 +10,7 @@ from torch import nn, optim
 from torch.nn.utils import parametrizations
 
 from privet import models
-from privet.errors import ArgumentError
+from privet.errors import ArgumentError, DivergedError
 from privet.suppression import Layer, Suppression
 from privet.suppression.layers import choose
 
@@ -100,7 +100,10 @@ def parametrized() -> nn.Module:
         (shared, None, "'0.weight' and '1.weight' share one tensor"),
         (twice, None, "'0.weight' and '2.weight' share one tensor"),
         (viewed, ["1"], "share one tensor"),
-        (parametrized, None, "computed by torch.nn.utils.parametrize"),
+        (parametrized, None, "computed from others"),
+        (parametrized, ["0.parametrizations.weight.original1"], "computed from others"),
+        (lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 3))), None, "computed from others"),
+        (lambda: nn.Sequential(nn.Linear(3, 3), nn.Linear(0, 3)), None, "This layer has none"),
         (lambda: nn.Sequential(nn.LazyLinear(3)), None, "Run the model once"),
         (lambda: nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), None, "complex64"),
         (lambda: nn.Sequential(nn.Embedding(3, 2, sparse=True)), ["0"], "sparse=False"),
@@ -188,8 +191,19 @@ def test_steps_that_cannot_be_counted_are_refused() -> None:
         suppression_of(model, None).step()
     suppression = suppression_of(model, optimizer)
     suppression.finalize()
-    with pytest.raises(ArgumentError, match="finalized"):
-        suppression.step()
+    for call in (suppression.step, lambda: suppression.load_state_dict(suppression.state_dict())):
+        with pytest.raises(ArgumentError, match="finalized"):
+            call()
+
+
+def test_a_model_that_diverged_is_let_go() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    suppression = suppression_of(model, optimizer)
+    model[0].weight.data[0] = float("nan")
+    with pytest.raises(DivergedError, match=r"'0.weight' has weights"):
+        suppression.finalize()
+    suppression_of(model, optimizer)
 
 
 def test_a_parameter_that_was_replaced_is_noticed() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn, optim
 
 from privet import dp, outputs
 from privet.accounting import Ledger
-from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
+from privet.errors import ArgumentError, CheckpointError, LedgerMismatchError, PrivateTrainingError
 from privet.suppression import Layer, Suppression
 
 RECORDS, STEPS = 120, 12
@@ -119,8 +119,114 @@ def test_masks_of_earlier_training_without_noise_make_no_claim() -> None:
 
 def test_the_private_training_of_another_model_makes_no_claim() -> None:
     model, other = network(), network()
-    with private_run(other) as private, pytest.raises(ArgumentError, match="the private training of this very model"):
+    with private_run(other) as private, pytest.raises(ArgumentError, match=r"the one that trains '0\.weight'"):
         Suppression(model, optim.SGD(model.parameters(), lr=0.05), private=private, **settings())
+
+
+def one_private_step(model: nn.Module, private: dp.Private, optimizer: optim.Optimizer) -> None:
+    for batch in private.batches(records()):
+        private.backward(loss_of(model), batch)
+        optimizer.step()
+        break
+
+
+def refused(suppression: Suppression) -> bool:
+    try:
+        suppression.claim()
+    except PrivateTrainingError:
+        return True
+    return False
+
+
+def test_what_goes_on_after_private_training_was_closed_is_refused() -> None:
+    model = network()
+    private = private_run(model)
+    optimizer = optim.SGD(model.parameters(), lr=0.05)
+    suppression = Suppression(model, optimizer, private=private, **settings())
+    one_private_step(model, private, optimizer)
+    private.close()
+    source = batches()
+    optimizer.zero_grad()
+    one_step(model, optimizer, next(source))
+    with pytest.raises(PrivateTrainingError, match="closed"):
+        suppression.step()
+    with pytest.raises(ArgumentError, match="closed"):
+        Suppression(network(), private=private, **settings())
+
+
+@pytest.mark.parametrize("how", ["another step", "weights"])
+def test_what_changes_weights_between_private_steps_ends_the_claim(how: str) -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        for batch in private.batches(records()):
+            private.backward(loss_of(model), batch)
+            optimizer.step()
+            if how == "another step" and private.step == 3:
+                for value in model.parameters():
+                    value.grad = torch.ones_like(value)
+                optimizer.step()
+            suppression.step()
+            if how == "weights" and private.step == 3:
+                model.load_state_dict(network(1).state_dict())
+            assert refused(suppression) == (private.step > 3 or (private.step == 3 and how == "another step"))
+
+
+def test_masks_of_another_ledger_and_of_a_test_run_are_told_apart() -> None:
+    model = network()
+    with private_run(model, test_run=dp.TestRun(seed=0)) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        loop(model, private, suppression, optimizer)
+        state = suppression.state_dict()
+    other = network()
+    with private_run(other) as private:
+        optimizer = optim.SGD(other.parameters(), lr=0.05)
+        loop(other, private, None, optimizer)
+        suppression = Suppression(other, optimizer, private=private, **settings())
+        with pytest.raises(LedgerMismatchError):
+            suppression.load_state_dict(state)
+        suppression.load_state_dict(state | {"ledger_head": private.ledger.head})
+        assert suppression.claim().startswith("NOT PRIVATE: test run")
+
+
+def test_frozen_weights_and_an_optimizer_with_a_past_are_no_evidence() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    with private_run(model) as private:
+        model[0].weight.requires_grad_(True)
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        with pytest.raises(ArgumentError, match=r"the one that trains '0\.weight'"):
+            Suppression(model, optimizer, private=private, **settings())
+    model = network()
+    optimizer = optim.Adam(model.parameters(), lr=0.05)
+    one_step(model, optimizer, next(batches()))
+    optimizer.zero_grad()
+    with private_run(model) as private, pytest.raises(ArgumentError, match="taken no step yet"):
+        Suppression(model, optimizer, private=private, **settings())
+    with pytest.raises(ArgumentError, match=r"what dp.make_private gave"):
+        Suppression(model, optimizer, private=True, **settings())  # type: ignore[arg-type]
+
+
+def test_a_callback_that_ends_a_fit_before_this_one_heard_of_the_step_does_not_spoil_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    more: dict[str, Any] = {
+        "ledger": tmp_path / "run.ledger",
+        "checkpoint": tmp_path / "run.safetensors",
+        "checkpoint_every": 5,
+        "learning_rate": 0.05,
+        "progress": False,
+    }
+    model = network()
+    with pytest.raises(Stop):
+        dp.fit(model, records(), PLAN, callbacks=[StopAt(), Suppression(model, **settings())], **more)
+    model = network()
+    suppression = Suppression(model, **settings())
+    dp.fit(model, records(), PLAN, callbacks=[suppression], resume=True, **more)
+    assert suppression.report().step == STEPS
+    assert suppression.claim()
 
 
 def test_private_training_comes_first() -> None:

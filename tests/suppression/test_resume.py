@@ -162,6 +162,21 @@ def test_fit_refuses_what_does_not_fit_before_any_work(tmp_path: Path) -> None:
         fit(model, examples, callbacks=[other], **settings | {"epochs": 2}, **file, resume=True)
 
 
+def test_a_fit_that_ended_before_its_first_step_can_be_begun_again(tmp_path: Path) -> None:
+    model = network()
+    examples = torch.randn(48, 1, 6, 6), torch.zeros(48, dtype=torch.int64)
+    settings: dict[str, Any] = {"epochs": 5, "batch_size": 8, "seed": 3, "progress": False}
+    file = tmp_path / "run.safetensors"
+    file.write_bytes(b"no checkpoint")
+    suppression = suppression_of(model, None)
+    with pytest.raises(CheckpointError):
+        fit(model, examples, callbacks=[suppression], **settings, checkpoint=file, resume=True)
+    fit(model, examples, callbacks=[suppression], **settings)
+    assert suppression.report().masked == 635
+    with pytest.raises(ArgumentError, match="30 steps of an earlier fit"):
+        fit(model, examples, callbacks=[suppression], **settings)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -39,6 +39,7 @@ class FitRun:
     """A training under way.
 
     ``done`` counts the steps whose gradient reached the weights; it is the private step's number except inside a step.
+    ``told`` counts those that every callback heard of.
     """
 
     model: nn.Module
@@ -51,6 +52,7 @@ class FitRun:
     every: int | None
     configuration: Mapping[str, Any]
     done: int = 0
+    told: int = 0
     kept_at: int = -1
     kept_for: float = 0.0
     kept_when: float = 0.0
@@ -150,6 +152,7 @@ class FitRun:
         for callback in self.callbacks:
             if isinstance(callback, OnStep):
                 callback.on_step(self.done, self.model, release)
+        self.told = self.done
         looking = [callback for callback in self.callbacks if isinstance(callback, OnEpoch)] if ended else []
         if show is None and not looking:
             return
@@ -177,8 +180,13 @@ class FitRun:
         unused = fresh and self.done == 0 and private.ledger.contents().runs[-1].reserved == 0
         if unused and self.path is not None:
             self.path.unlink(missing_ok=True)  # nothing was trained or spent
-        elif private.step == self.done and not interruption.forced:
+        elif private.step == self.done and self._whole and not interruption.forced:
             self.keep(private)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether no callback has a state of the step before."""
+        return self.told == self.done or not any(isinstance(callback, Stateful) for callback in self.callbacks)
 
     def result(self, private: Private) -> FitResult:
         """What there is to say, once training ended."""

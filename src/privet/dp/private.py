@@ -123,6 +123,11 @@ class Private:
         return self._engine.model
 
     @property
+    def closed(self) -> bool:
+        """Whether the model was let go: what changes it from then on is not private."""
+        return self._closed
+
+    @property
     def step(self) -> int:
         """How many steps of the plan were taken."""
         return self._step

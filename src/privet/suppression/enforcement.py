@@ -41,6 +41,10 @@ class Enforcement:
 
     Args:
         parts: parameters and their masks.
+
+    Attributes:
+        steps: of the optimizer, since :meth:`end_step`.
+        touched: whether weights were changed in place between :meth:`end_step` and the optimizer's next step.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -49,6 +53,8 @@ class Enforcement:
         self._arrivals = [_Arrival(mask) for _, mask in parts]
         self._handles: list[RemovableHandle] = []
         self._pointers: list[int] = []
+        self._after_step: list[int] | None = None
+        self.steps, self.touched = 0, False
         self._weights: list[Tensor] = []  # as whole numbers, in the memory of the parameters
         self._kept: list[Tensor] = []
 
@@ -68,7 +74,8 @@ class Enforcement:
             for parameter, arrival in zip(self._parameters, self._arrivals, strict=True)
         ]
         self._handles.append(optimizer.register_step_pre_hook(self._before))
-        if type(optimizer) not in _ELEMENTWISE:
+        nothing_over_nothing = any(group.get("eps", 1.0) == 0.0 for group in optimizer.param_groups)
+        if type(optimizer) not in _ELEMENTWISE or nothing_over_nothing:
             self._handles.append(optimizer.register_step_post_hook(self._after))
 
     def stop(self) -> None:
@@ -76,6 +83,15 @@ class Enforcement:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def forget_steps(self) -> None:
+        """Weights may be put back from a checkpoint now."""
+        self.steps, self.touched, self._after_step = 0, False, None
+
+    def end_step(self) -> None:
+        """Write zero into every masked weight, and watch them until the optimizer's next step."""
+        self.clear_weights()
+        self.steps, self._after_step = 0, [parameter._version for parameter in self._parameters]
 
     def clear_weights(self) -> None:
         """Write zero into every masked weight."""
@@ -92,6 +108,9 @@ class Enforcement:
         self._weights = [one.parameter.detach().view(mask.kept.dtype) for one, mask in self._parts]
 
     def _before(self, *_: Any) -> None:
+        self.steps += 1
+        if self.steps == 1 and self._after_step is not None:
+            self.touched |= self._after_step != [parameter._version for parameter in self._parameters]
         for parameter, arrival in zip(self._parameters, self._arrivals, strict=True):
             if parameter.grad is not None:
                 arrival.look_at(parameter.grad)
@@ -105,21 +124,19 @@ class _Arrival:
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
-        self._seen: weakref.ref[Tensor] | None = None
-        self._version = -1
+        self._seen: weakref.ref[Tensor] | None = None  # until the step: what holds on to a gradient is in the way
+        self._versions = (-1, -1)
 
     def __call__(self, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
         if self._mask.count:
-            assert parameter.grad is not None
-            self._clear(parameter.grad)
+            self._mask.clear(gradient)
+        self._seen, self._versions = weakref.ref(gradient), (gradient._version, self._mask.version)
 
     def look_at(self, gradient: Tensor) -> None:
-        """Zero them, unless that was done when it arrived and it was not changed since."""
-        if self._mask.count and (
-            self._seen is None or self._seen() is not gradient or gradient._version != self._version
-        ):
-            self._clear(gradient)
-
-    def _clear(self, gradient: Tensor) -> None:
-        self._mask.clear(gradient)
-        self._seen, self._version = weakref.ref(gradient), gradient._version
+        """Zero them, unless that was done when it arrived and neither it nor the mask was changed since."""
+        seen, self._seen = self._seen, None
+        unchanged = seen is not None and seen() is gradient
+        if not unchanged or (gradient._version, self._mask.version) != self._versions:
+            self._mask.clear(gradient)

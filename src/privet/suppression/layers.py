@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
+from torch.nn.utils.weight_norm import WeightNorm
 
 from privet.errors import ArgumentError
 from privet.suppression.mask import MASKABLE
@@ -169,17 +170,17 @@ def _names(model: nn.Module, select: str | type[nn.Module], names: list[str]) ->
         holders = [(name, module) for name, module in _modules(model) if isinstance(module, select)]
     found = []
     for name, module in holders:
-        if is_parametrized(module):
-            raise ArgumentError(
-                "layers",
-                name,
-                "a layer whose weights are parameters",
-                "Its weights are computed by torch.nn.utils.parametrize; name the parameter itself, or remove that.",
-            )
+        if is_parametrized(module) or any(isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values()):
+            raise _computed(name)
         for field, parameter in module._parameters.items():
             if parameter is not None and (isinstance(parameter, UninitializedParameter) or parameter.dim() >= 2):
                 found.append(f"{name}.{field}" if name else field)
     return found
+
+
+def _computed(name: str) -> ArgumentError:
+    remedy = "They are computed from others (torch.nn.utils.parametrize, weight_norm); remove that, or leave it out."
+    return ArgumentError("layers", name, "a layer whose weights are parameters of their own", remedy)
 
 
 def _unknown(model: nn.Module, select: str | type[nn.Module], names: list[str]) -> ArgumentError:
@@ -218,6 +219,10 @@ def _refuse_shared(model: nn.Module, found: dict[str, Layer]) -> None:
 def _check(name: str, owner: nn.Module, parameter: nn.Parameter, rule: Layer) -> None:
     if isinstance(parameter, UninitializedParameter):
         raise ArgumentError("layers", name, "weights that are there", "Run the model once on an example first.")
+    if isinstance(owner, ParametrizationList):
+        raise _computed(name)
+    if parameter.numel() == 0:
+        raise ArgumentError("layers", name, "weights, at least one", "This layer has none; leave it out.")
     if not parameter.requires_grad:
         raise ArgumentError(
             "layers", name, "weights that are trained", "This one is frozen; name the others in layers."

@@ -31,6 +31,7 @@ class Mask:
 
     Attributes:
         count: how many are masked.
+        version: rises whenever more are.
         kept: the whole numbers, of the shape of the weights.
 
     Example:
@@ -46,7 +47,7 @@ class Mask:
     def __init__(self, like: Tensor) -> None:
         self._dtype = like.dtype
         self.kept = torch.ones_like(like, dtype=_INTEGERS[like.dtype], requires_grad=False)
-        self.count = 0
+        self.count = self.version = 0
 
     @property
     def masked(self) -> Tensor:
@@ -57,6 +58,7 @@ class Mask:
         """Mask what ``masked`` (bool, of the shape of the weights) says, and nothing else."""
         self.kept.copy_(~masked)
         self.count = int(masked.count_nonzero())
+        self.version += 1
 
     def add(self, indices: Tensor) -> None:
         """Mask more weights.
@@ -69,6 +71,7 @@ class Mask:
         if flat.data_ptr() != self.kept.data_ptr():
             self.kept.copy_(flat.reshape(self.kept.shape))
         self.count += len(indices)
+        self.version += 1
 
     def follow(self, weights: Tensor) -> None:
         """Go where the weights went: to another device, or another type."""

@@ -31,7 +31,7 @@ def check_optimizer(optimizer: object, chosen: Sequence[Chosen]) -> None:
                 "optimizer",
                 type(optimizer).__name__,
                 f"an optimizer that trains {one.name!r}",
-                "Make it over the parameters of this very model, after any conversion; or leave the layer out.",
+                "Make it over the parameters of this very model, or add_param_group first; or leave the layer out.",
             )
 
 

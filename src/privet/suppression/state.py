@@ -25,6 +25,8 @@ class State:
     step: int
     released: bool
     private_step: int
+    ledger_head: str | None
+    test_run: bool
     masked: dict[str, Tensor]
     history: list[tuple[int, ...]]
     generator: Tensor | None
@@ -71,6 +73,15 @@ def read_state(
             raise CheckpointError(f"a history of {history.shape[1] - 1} layers, and here there are {len(shapes)}.")
         rows = [tuple(map(int, row)) for row in history.tolist()]
         cpu = None if generator is None else generator.cpu()
-        return State(int(state["step"]), bool(state["released"]), int(state["private_step"]), masked, rows, cpu)
+        return State(
+            step=int(state["step"]),
+            released=bool(state["released"]),
+            private_step=int(state["private_step"]),
+            ledger_head=state["ledger_head"],
+            test_run=bool(state["test_run"]),
+            masked=masked,
+            history=rows,
+            generator=cpu,
+        )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"not a state of Suppression ({error!r}).") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Generator, nn
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from privet.errors import ArgumentError, CheckpointError, DivergedError, PrivateTrainingError
 from privet.suppression.bounds import add_noise, check_generator, hold
 from privet.suppression.enforcement import Enforcement, Parts
+from privet.suppression.evidence import PrivateSteps, check_evidence
 from privet.suppression.layers import Layer, choose
 from privet.suppression.mask import Mask
 from privet.suppression.optimizer_state import check_optimizer, forget
@@ -20,23 +21,7 @@ from privet.suppression.ramp import Ramp, masked_count
 from privet.suppression.report import LayerSparsity, SparsityReport
 from privet.suppression.state import read_state, settings_of
 
-__all__ = ["PrivateSteps", "Suppression"]
-
-
-class PrivateSteps(Protocol):
-    """A private training as ``privet.dp.make_private`` gives it, of which only this is asked."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What it trains."""
-
-    @property
-    def step(self) -> int:
-        """How many private steps were taken."""
-
-    @property
-    def test_run(self) -> bool:
-        """Whether its noise can be repeated from a seed, so that it protects nobody."""
+__all__ = ["Suppression"]
 
 
 class Suppression:
@@ -129,10 +114,12 @@ class Suppression:
         self._done, self._finalized = 0, False
         self._optimizer: Optimizer | None = None
         self._private: PrivateSteps | None = None
-        self._private_step = 0
+        self._private_step, self._ledger_head = 0, ""
         self._released = True  # whether every step so far was a private one
+        self._test_run = False  # whether one of them was seeded
+        self._made_by_fit = optimizer is None
         if private is not None:
-            self._rely_on(private)
+            self._rely_on(private, optimizer)
         if optimizer is not None:
             self._bind(optimizer)
 
@@ -151,26 +138,24 @@ class Suppression:
             DivergedError: a weight is NaN or infinite at an update.
             PrivateTrainingError: with ``private``, the step before was not a private one.
         """
-        if self._finalized:
-            raise ArgumentError("suppression", "finalized", "one that was not", "Make another to go on.")
+        self._check_open()
         if self._optimizer is None:
             raise ArgumentError("optimizer", None, "the optimizer: Suppression(model, optimizer, ...)")
         self._check_places()
-        if self._private is not None and self._private.step != self._private_step + 1:
-            raise PrivateTrainingError(
-                f"suppression.step() came after {self._private.step - self._private_step} private steps. Call it once "
-                "after each private.backward and optimizer.step(), so that masks are chosen from released weights."
-            )
+        if self._private is not None:
+            self._check_released(self._private)
         step = self._done + 1
         if self.ramp.updates_at(step):
             self._update(step, self._optimizer)
-        if step >= self.ramp.start:
+        if self._history:
             for one in self._bounded:
                 hold(one.parameter, one.rule)
-        self._enforcement.clear_weights()
+        self._released &= self._private is not None and self._enforcement.steps == 1 and not self._enforcement.touched
+        self._enforcement.end_step()
         self._done = step
-        self._private_step += self._private is not None
-        self._released = self._released and self._private is not None
+        if self._private is not None:
+            self._private_step, self._ledger_head = self._private.step, self._private.ledger.head
+            self._test_run |= self._private.test_run
 
     def finalize(self) -> nn.Module:
         """Hold the weights to the masks once more and let go of model and optimizer.
@@ -179,17 +164,17 @@ class Suppression:
             The model: an ordinary one, with plain zeros.
 
         Raises:
-            ArgumentError: a parameter was replaced.
-            DivergedError: a weight is NaN or infinite.
+            ArgumentError: a parameter was replaced; the model was let go all the same.
+            DivergedError: a weight is NaN or infinite; so it was, too.
         """
         if not self._finalized:
+            self._finalized = True
+            self._enforcement.stop()
             self._check_places()
             self._enforcement.clear_weights()
             for one, _ in self._parts:
                 if not bool(one.parameter.isfinite().all()):
                     raise DivergedError(f"{one.name!r} has weights that are NaN or infinite. Lower the learning rate.")
-            self._enforcement.stop()
-            self._finalized = True
         return self._model
 
     def report(self) -> SparsityReport:
@@ -210,13 +195,14 @@ class Suppression:
         if self._private is None or not self._released:
             raise PrivateTrainingError(
                 "no differential-privacy claim: masks were, or will be, chosen from weights that training without "
-                "noise made. Suppression has no formal guarantee. Give Suppression(..., private=private) from the "
-                "first step of dp.make_private on."
+                "noise made or that were changed between private steps. Suppression has no formal guarantee. Give "
+                "Suppression(..., private=private) from the first step of dp.make_private on."
             )
-        stamp = "NOT PRIVATE: test run; " if self._private.test_run else ""
+        stamp = "NOT PRIVATE: test run; " if self._test_run or self._private.test_run else ""
         return (
             f"{stamp}The masks were chosen from weights that private steps released, and from initial weights that "
-            "are public or private already: post-processing, at no further epsilon. They add no guarantee of their own."
+            "are public or private already: post-processing, at no further epsilon, if nothing but those steps changed "
+            "weights or the optimizer's memory, also between a stop and a resume. They add no guarantee of their own."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -227,6 +213,8 @@ class Suppression:
             "step": self._done,
             "released": self._released,
             "private_step": self._private_step,
+            "ledger_head": self._ledger_head or None,
+            "test_run": self._test_run,
             "masked": {one.name: mask.masked.cpu() for one, mask in self._parts},
             "history": torch.tensor(self._history, dtype=torch.int64).reshape(-1, 1 + len(self._parts)),
             "generator": None if self._generator is None else self._generator.get_state(),
@@ -236,16 +224,22 @@ class Suppression:
         """Take up what :meth:`state_dict` gave, before or after model and optimizer take up theirs.
 
         Raises:
+            ArgumentError: this was finalized.
             CheckpointError: it is of another suppression; says what differs, and nothing was changed.
+            LedgerMismatchError: it is of a private training that is on another ledger.
         """
+        self._check_open()
         shapes = {one.name: one.parameter.shape for one, _ in self._parts}
         read = read_state(state, self.settings, shapes, noise=self._generator is not None)
         if self._private is not None:
-            _check_private(self._private, read.private_step)
+            _check_private(self._private, read.private_step, read.ledger_head)
         for one, mask in self._parts:
             mask.set(read.masked[one.name].to(one.parameter.device))
+        self._released = read.released and (self._released or self._done == 0)
         self._history, self._done = read.history, read.step
-        self._released, self._private_step = read.released, read.private_step
+        self._private_step, self._ledger_head = read.private_step, read.ledger_head or ""
+        self._test_run = read.test_run
+        self._enforcement.forget_steps()
         if self._generator is not None and read.generator is not None:
             self._generator.set_state(read.generator)
 
@@ -261,14 +255,19 @@ class Suppression:
             raise ArgumentError("model", type(model).__name__, "the model that Suppression was made with")
         if steps_per_epoch not in (None, self._steps_per_epoch):
             raise ArgumentError("steps_per_epoch", self._steps_per_epoch, f"{steps_per_epoch}, as many as fit takes")
-        if self._optimizer is None:
+        self._check_open()
+        if self._optimizer is not optimizer:
+            if self._optimizer is not None and not self._made_by_fit:
+                raise ArgumentError("optimizer", type(self._optimizer).__name__, "None, for fit makes one of its own")
+            if self._optimizer is not None and self._done:
+                remedy = "Call finalize() on this one, and make another."
+                raise ArgumentError("suppression", f"{self._done:,} steps of an earlier fit", "a new one", remedy)
+            self._enforcement.stop()  # of a fit that ended before its first step
             self._bind(optimizer)
-        elif self._optimizer is not optimizer:
-            raise ArgumentError("optimizer", type(self._optimizer).__name__, "None, for fit makes one of its own")
         if private is not None:
             if self._done:
-                _check_private(private, self._private_step)
-            self._rely_on(private)
+                _check_private(private, self._private_step, self._ledger_head)
+            self._rely_on(private, optimizer)
 
     def on_step(self, step: int, model: nn.Module, made_by: object) -> None:
         """:meth:`step`, as a callback."""
@@ -295,14 +294,30 @@ class Suppression:
         self._enforcement.watch(optimizer)
         self._optimizer = optimizer
 
-    def _rely_on(self, private: PrivateSteps) -> None:
-        trained = {id(parameter) for parameter in private.model.parameters()}
-        if not all(id(one.parameter) in trained for one, _ in self._parts):
-            raise ArgumentError("private", type(private.model).__name__, "the private training of this very model")
-        self._private, self._private_step = private, private.step
+    def _rely_on(self, private: PrivateSteps, optimizer: Optimizer | None) -> None:
+        self._private = check_evidence(private, optimizer, [one for one, _ in self._parts])
+        self._private_step = private.step
+
+    def _check_released(self, private: PrivateSteps) -> None:
+        """Refuse a step whose weights are not known to come of one private step."""
+        if private.closed:
+            raise PrivateTrainingError(
+                "the private training was closed; masks would be chosen from what came after it."
+            )
+        if private.step != self._private_step + 1:
+            raise PrivateTrainingError(
+                f"suppression.step() came after {private.step - self._private_step} private steps. Call it once after "
+                "each private.backward and optimizer.step(), so that masks are chosen from released weights. After a "
+                "step that was missed, finalize() this one, and make another to go on."
+            )
+
+    def _check_open(self) -> None:
+        if self._finalized:
+            raise ArgumentError("suppression", "finalized", "one that was not", "Make another to go on.")
 
     def _update(self, step: int, optimizer: Optimizer) -> None:
         """Choose the masks of all layers before any weight changes: an error leaves everything as it was."""
+        self._enforcement.clear_weights()  # and masks follow weights that were moved
         sparsity = self.ramp.sparsity(step)
         more = [
             mask.smallest(one.parameter, masked_count(sparsity, one.parameter.numel(), one.rule.minimum_kept))
@@ -322,9 +337,11 @@ class Suppression:
                 raise ArgumentError("model", one.name, "a model that still holds this parameter", remedy)
 
 
-def _check_private(private: PrivateSteps, step: int) -> None:
+def _check_private(private: PrivateSteps, step: int, ledger_head: str | None) -> None:
     if private.step != step:
         raise CheckpointError(
             f"the suppression state is of private step {step}, and the private training is at {private.step}: resume "
             "both from the same checkpoint."
         )
+    if ledger_head:
+        private.ledger.check_head(ledger_head)
