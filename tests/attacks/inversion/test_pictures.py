@@ -38,7 +38,7 @@ def test_a_picture_is_written(tmp_path: Path, channels: int, kind: str) -> None:
     [
         ({"path": "grid.gif"}, ArgumentError, r"\.png, \.svg or \.pdf"),
         ({"rows": {}}, ArgumentError, "at least one row"),
-        ({"count": 0}, ArgumentError, "at least one row"),
+        ({"count": 1}, ArgumentError, "at least 2 images"),
         ({"rows": {"found": torch.rand(6, 1, 5, 5)}}, DataError, r"found: images of shape \(6, 1, 5, 5\)"),
         ({"rows": {"found": torch.rand(7, 2, 5, 5)}}, DataError, "1 or 3"),
         ({"bounds": (1, 0)}, ArgumentError, "the lower first"),

@@ -251,8 +251,34 @@ def test_targets_that_cannot_be_are_refused(targets: Any, error: type[Exception]
         attack().reconstruct(targets, iterations=2, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("observed", "form", "error", "said"),
+    [
+        (torch.zeros(2, 5), OutputForm(decimals=0, probabilities=True), DataError, "zero everywhere"),
+        (torch.full((2, 4), 0.25), OutputForm(probabilities=True), ArgumentError, r"\(2, 5\)"),
+        (torch.full((2, 5), 3.0), OutputForm(probabilities=True), DataError, "no probabilities"),
+        (torch.full((2, 5, 5), 0.2), OutputForm(probabilities=True), ArgumentError, r"probabilities \(N, classes\)"),
+        (torch.tensor([1, 7]), OutputForm(labels_only=True), ArgumentError, "classes 1 to 7"),
+        (Top(torch.full((2, 1), 0.9), torch.tensor([[0], [9]])), OutputForm(k=1), ArgumentError, "classes 0 to 9"),
+    ],
+)
+def test_defended_answers_that_cannot_be_are_refused(
+    observed: Any, form: OutputForm, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        attack(form=form).reconstruct(observed, iterations=2, seed=0)
+
+
+def test_rounded_probabilities_are_at_no_distance_from_themselves() -> None:
+    net = network()
+    served = outputs.Rounding(net, 2)
+    images = originals()
+    distance, _ = distance_to(served(images), served.output_form, torch.device("cpu"))
+    assert bool((distance(net(images)) < 0.001).all())
+
+
 def test_modes_that_would_answer_otherwise_each_time_are_refused() -> None:
-    for layer in (nn.Dropout(), nn.BatchNorm2d(4)):
+    for layer in (nn.Dropout(), nn.BatchNorm2d(4), nn.InstanceNorm2d(4, track_running_stats=True), nn.RReLU()):
         net = nn.Sequential(nn.Conv2d(2, 4, 3), layer, nn.Flatten(), nn.Linear(112, 5))
         with pytest.raises(ArgumentError, match="evaluation mode"):
             attack(net)
@@ -266,6 +292,18 @@ def test_random_targets_are_not_reached_and_it_says_so() -> None:
     targets = 50.0 * torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     found = attack().reconstruct(targets, iterations=50, seed=0)
     assert bool((found.distances > 0.5).all())
+
+
+def test_half_precision_and_layers_behind_a_defense_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="float32 or float64"):
+        attack(network().bfloat16()).reconstruct(torch.rand(2, 5), iterations=2, seed=0)
+    with pytest.raises(ArgumentError, match="None behind a defense"):
+        Representation.behind(outputs.Labeling(network()), image_shape=SHAPE, layer="0")
+
+
+def test_it_works_where_gradients_are_off() -> None:
+    with torch.no_grad():
+        assert bool(attack().reconstruct(torch.rand(2, 5), iterations=2, seed=0).losses.isfinite().all())
 
 
 def test_progress_is_told() -> None:

@@ -182,7 +182,7 @@ class GradientInversion:
         weights = {name: one.detach().to(dtype).requires_grad_() for name, one in _trained(self._model).items()}
         rest = (*self._model.named_parameters(), *self._model.named_buffers())
         fixed = {
-            name: one.detach().to(dtype) if one.is_floating_point() else one
+            name: one.detach().to(dtype, copy=True) if one.is_floating_point() else one.clone()
             for name, one in rest
             if name not in weights
         }

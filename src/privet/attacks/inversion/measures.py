@@ -10,7 +10,7 @@ from torch import Tensor
 
 from privet.errors import DataError
 
-__all__ = ["nearest", "peak_signal_to_noise", "relative_distance", "similarity"]
+__all__ = ["nearest", "peak_signal_to_noise", "relative_distance", "separations", "similarity"]
 
 Floats = NDArray[np.float64]
 _MOST_DB = 100.0
@@ -64,4 +64,10 @@ def similarity(images: Tensor, originals: Tensor, bounds: tuple[float, float] = 
 
 def nearest(images: Tensor, candidates: Tensor) -> Tensor:
     """Which candidate is nearest to each image (N,), by the distance of pixels."""
-    return torch.cdist(images.flatten(1).double(), candidates.flatten(1).double()).argmin(1)
+    return separations(images, candidates).argmin(1)
+
+
+def separations(images: Tensor, candidates: Tensor) -> Tensor:
+    """The distance of every image from every candidate (N, K), from differences: products would cancel."""
+    left, right = images.flatten(1).double(), candidates.flatten(1).double()
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")

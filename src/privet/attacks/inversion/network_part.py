@@ -71,15 +71,22 @@ def check_modes(network: object) -> None:
     """Refuse a network in training mode that would answer otherwise each time, or for each batch.
 
     Raises:
-        ArgumentError: a module with dropout or batch statistics is in training mode.
+        ArgumentError: a module with dropout, batch statistics or running statistics is in training mode.
     """
     if not isinstance(network, nn.Module):
         return
     for name, module in network.named_modules():
-        if module.training and isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm):
+        if module.training and _answers_otherwise(module):
             raise ArgumentError(
                 "network",
                 f"{name or 'network'} ({type(module).__name__}) in training mode",
                 "a network in evaluation mode",
                 "Call network.eval(): what it answers in training mode is random, or depends on the batch.",
             )
+
+
+def _answers_otherwise(module: nn.Module) -> bool:
+    """Whether what a module answers in training mode is random, depends on the batch, or changes the module."""
+    if isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._NormBase | nn.RReLU):
+        return getattr(module, "track_running_stats", True)
+    return isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0.0

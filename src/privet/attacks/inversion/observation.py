@@ -53,13 +53,18 @@ def distance_to(observed: Any, form: OutputForm, device: torch.device) -> tuple[
         if values.dim() != 2 or values.shape != indices.shape or values.shape[1] != form.k:
             raise ArgumentError("targets", _shown(values), f"values and indices (N, {form.k})")
         _check_finite(values)
-        return (_to_probabilities if form.probabilities else _to_top)(values, indices.long()), len(values)
+        chosen = indices.long()
+        if form.probabilities:
+            return _to_probabilities(values, chosen, all_shown=False), len(values)
+        return _to_top(values, chosen), len(values)
     values = _tensor(observed, device)
     if values.dim() < 2 or not values.is_floating_point():
         raise ArgumentError("targets", _shown(values), "answers (N, ...) of floating-point numbers")
     _check_finite(values)
     if form.probabilities:
-        return _to_probabilities(values, torch.arange(values.shape[1], device=device).expand_as(values)), len(values)
+        if values.dim() != 2:
+            raise ArgumentError("targets", _shown(values), "probabilities (N, classes)")
+        return _to_probabilities(values, torch.empty(0, dtype=torch.int64), all_shown=True), len(values)
     return _to_all(values), len(values)
 
 
@@ -81,6 +86,7 @@ def _to_top(values: Tensor, indices: Tensor) -> Distance:
     squares = values.square().sum(1).clamp_min(_LEAST)
 
     def distance(answers: Tensor) -> Tensor:
+        _check_classes(indices, answers)
         shown = (answers.gather(1, indices) - values).square().sum(1)
         hidden = (answers - values[:, -1:]).clamp_min(0.0).scatter(1, indices, 0.0).square().sum(1)
         return (shown + hidden) / squares
@@ -88,16 +94,27 @@ def _to_top(values: Tensor, indices: Tensor) -> Distance:
     return distance
 
 
-def _to_probabilities(values: Tensor, indices: Tensor) -> Distance:
+def _to_probabilities(values: Tensor, indices: Tensor, *, all_shown: bool) -> Distance:
     """Of the classes shown (N, k), and all others as one."""
+    if not bool(((values >= 0.0) & (values <= 1.0)).all()):
+        raise DataError("the answers are no probabilities; give those that the defense let out.")
     rest = (1.0 - values.sum(1, keepdim=True)).clamp_min(0.0)
-    shown = torch.cat((values, rest), 1)
-    shown = shown / shown.sum(1, keepdim=True)
+    shown = values if all_shown else torch.cat((values, rest), 1)
+    sums = shown.sum(1, keepdim=True)
+    if not bool((sums > 0.0).all()):
+        nothing = int((sums == 0.0).int().argmax())
+        raise DataError(f"answer {nothing} is zero everywhere: there is nothing to compare with.")
+    shown = shown / sums  # rounding leaves sums near 1
 
     def distance(answers: Tensor) -> Tensor:
         log = answers.log_softmax(1)
-        others = log.scatter(1, indices, -torch.inf).logsumexp(1, keepdim=True).clamp_min(-_FURTHEST)
-        given = torch.cat((log.gather(1, indices), others), 1)
+        if all_shown:
+            _check_shape(answers, values)
+            given = log
+        else:
+            _check_classes(indices, answers)
+            others = log.scatter(1, indices, -torch.inf).logsumexp(1, keepdim=True).clamp_min(-_FURTHEST)
+            given = torch.cat((log.gather(1, indices), others), 1)
         apart: Tensor = (torch.special.xlogy(shown, shown) - shown * given).sum(1)
         return apart
 
@@ -106,6 +123,7 @@ def _to_probabilities(values: Tensor, indices: Tensor) -> Distance:
 
 def _to_label(labels: Tensor) -> Distance:
     def distance(answers: Tensor) -> Tensor:
+        _check_classes(labels, answers)
         own = answers.gather(1, labels[:, None])
         others = answers.scatter(1, labels[:, None], -torch.inf).max(1, keepdim=True).values
         apart: Tensor = (others - own + _MARGIN).clamp_min(0.0).square().squeeze(1)
@@ -128,6 +146,12 @@ def _check_finite(values: Tensor) -> None:
     wrong = ~values.flatten(1).isfinite().all(1)
     if bool(wrong.any()):
         raise DataError(f"answer {int(wrong.int().argmax())} holds NaN or infinity; leave it out.")
+
+
+def _check_classes(classes: Tensor, answers: Tensor) -> None:
+    if answers.dim() != 2 or int(classes.min()) < 0 or int(classes.max()) >= answers.shape[1]:
+        found = f"classes {int(classes.min())} to {int(classes.max())}"
+        raise ArgumentError("targets", found, f"classes of the network, whose answers are {tuple(answers.shape)}")
 
 
 def _check_shape(answers: Tensor, values: Tensor) -> None:

@@ -24,16 +24,21 @@ def from_best_to_worst(distances: ArrayLike, count: int) -> NDArray[np.intp]:
 
     Args:
         distances: of each image from its original (N,).
-        count: how many to show; all where there are fewer.
+        count: how many to show, at least 2; all where there are fewer.
 
     Returns:
         Their indices, by rising distance.
+
+    Raises:
+        ArgumentError: there is none, or one alone would be shown.
 
     Example:
         >>> from_best_to_worst([0.3, 0.1, 0.5, 0.2, 0.4], 3)
         array([1, 0, 2])
     """
     order = np.argsort(np.asarray(distances), kind="stable")
+    if count < 2 or not len(order):
+        raise ArgumentError("count", count, "at least 2 images to show, the best and the worst, and one there is")
     if count >= len(order):
         return order
     return order[np.linspace(0, len(order) - 1, count).round().astype(np.intp)]
@@ -49,7 +54,7 @@ def save_grid(
         rows: images (N, C, H, W) by the name of the row, C of 1 or 3; the originals first.
         distances: what the columns are sorted by (N,), written under the last row.
         bounds: the least and the most that a pixel may be.
-        count: columns, at least 1.
+        count: columns, at least 2.
 
     Raises:
         ArgumentError: the path has another ending, or there are no rows or columns.
@@ -62,8 +67,8 @@ def save_grid(
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in _FORMATS:
         raise ArgumentError("path", str(path), "a file whose name ends in .png, .svg or .pdf")
-    if not rows or count < 1:
-        raise ArgumentError("rows", sorted(rows), "at least one row, and count of at least 1")
+    if not rows:
+        raise ArgumentError("rows", sorted(rows), "at least one row")
     for name, images in rows.items():
         if images.dim() != 4 or len(images) != len(values) or images.shape[1] not in (1, 3):
             raise DataError(f"{name}: images of shape {tuple(images.shape)}; give ({len(values)}, 1 or 3, H, W).")

@@ -10,7 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privet.attacks.inversion.measures import nearest, peak_signal_to_noise, relative_distance, similarity
+from privet.attacks.inversion.measures import (
+    nearest,
+    peak_signal_to_noise,
+    relative_distance,
+    separations,
+    similarity,
+)
 from privet.errors import ArgumentError, DataError
 from privet.statistics import Estimate, clopper_pearson, mean_interval
 
@@ -107,9 +113,12 @@ def evaluate(
         ArgumentError: the judge is the attacked network, or has its weights; or is in training mode.
         DataError: shapes do not fit, a class has no training image, or an original is among the others.
     """
-    _check(images, originals, labels, training, candidates)
+    images, originals, candidates = (one.detach().cpu().double() for one in (images, originals, candidates))
+    inputs, classes = training[0].detach().cpu().double(), training[1].cpu().long()
+    labels = labels.cpu()
+    _check(images, originals, labels, (inputs, classes), candidates)
     _check_judge(judge, attacked)
-    inputs, classes = training
+    labels = labels.long()
     means = []
     for label in labels.tolist():
         of_class = inputs[classes == label]
@@ -133,12 +142,12 @@ def evaluate(
 def _quality(
     images: Tensor, originals: Tensor, labels: Tensor, judge: nn.Module, pool: Tensor, bounds: tuple[float, float]
 ) -> Quality:
-    images = images.to(originals)
     distances = relative_distance(images, originals)
+    where = next(iter(judge.parameters()), images)
     with torch.no_grad():
-        confidence = judge(images).softmax(1)[torch.arange(len(labels)), labels].double().numpy()
-    candidates = len(originals)  # each original among the candidates and itself alone
-    others = torch.cdist(images.flatten(1), pool[candidates:].flatten(1)).min(1).values
+        answers = judge(images.to(where.device, where.dtype)).cpu().double()
+    confidence = answers.softmax(1)[torch.arange(len(labels)), labels].numpy()
+    others = separations(images, pool[len(originals) :]).min(1).values  # each original stands among these alone
     own = (images - originals).flatten(1).norm(dim=1)
     return Quality(
         mean_interval(distances, least=0.0),
@@ -156,12 +165,15 @@ def _check(images: Tensor, originals: Tensor, labels: Tensor, training: Any, can
             f"reconstructions of shape {tuple(images.shape)} and originals of shape {tuple(originals.shape)}; give "
             "(N, C, H, W) of each."
         )
-    for name, value in (("reconstructions", images), ("originals", originals)):
+    finite = (("reconstructions", images), ("originals", originals), ("training images", training[0]))
+    for name, value in (*finite, ("candidates", candidates)):
         if not bool(value.isfinite().all()):
             raise DataError(f"the {name} hold NaN or infinity.")
     for name, value in (("training", training[0]), ("candidates", candidates)):
         if value.dim() != 4 or value.shape[1:] != originals.shape[1:] or not len(value):
             raise DataError(f"{name} of shape {tuple(value.shape)}; give images (K, ...) like the originals.")
+    if training[1].shape != (len(training[0]),):
+        raise DataError(f"training labels of shape {tuple(training[1].shape)}; give one for each of its images.")
     if labels.shape != (len(originals),) or labels.is_floating_point():
         raise DataError(f"labels of shape {tuple(labels.shape)}; give one class for each of {len(originals)} images.")
 
@@ -171,10 +183,10 @@ def _check_judge(judge: nn.Module, attacked: nn.Module | None) -> None:
         raise ArgumentError("judge", type(judge).__name__, "a network in evaluation mode", "Call judge.eval().")
     if attacked is None:
         return
-    own = [value for value in judge.state_dict().values() if bool((value != value.flatten()[:1]).any())]
+    own = [value for _, value in judge.named_parameters() if bool((value != value.flatten()[:1]).any())]
     equal = any(
-        other.shape == value.shape and bool((other == value).all())
-        for other in attacked.state_dict().values()
+        other.shape == value.shape and bool((other.to(value) == value).all())
+        for _, other in attacked.named_parameters()
         for value in own
     )
     if judge is attacked or equal:

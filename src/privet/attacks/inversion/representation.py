@@ -127,9 +127,14 @@ class Representation:
         of the records no more than the defended answers.
 
         Args:
-            served: a network in a defense of ``privet.outputs``.
-            settings: as of the class, without ``network`` and ``form``.
+            served: a network in a defense of ``privet.outputs``, whose answer is one tensor (N, classes).
+            settings: as of the class, without ``network``, ``form`` and ``layer``.
+
+        Raises:
+            ArgumentError: as of the class; or a layer is named, which no defense lets out.
         """
+        if settings.get("layer") is not None:
+            raise ArgumentError("layer", settings["layer"], "None behind a defense", "It lets out answers alone.")
         return cls(served.origin_network(), form=served.output_form, **settings)
 
     def reconstruct(
@@ -165,7 +170,7 @@ class Representation:
             raise ArgumentError("targets", "no answers", "at least one")
         generator = seed if isinstance(seed, Generator) else Generator().manual_seed(whole_number("seed", seed, 0))
         best: Reconstruction | None = None
-        with shown(progress, steps * runs) as show:
+        with torch.enable_grad(), shown(progress, steps * runs) as show:
             for run in range(runs):
                 noise = _NOISE * (torch.rand((count, *self._shape), generator=generator, device=generator.device) - 0.5)
                 shares = (self._start + noise).abs().clamp(0.0, 1.0)
@@ -192,8 +197,9 @@ class Representation:
             mover.move(images, gradient, step / steps)
             images.clamp_(self._pixels.low, self._pixels.high)
             show(step + 1, float(best.losses.mean()))
-        if not bool(best.losses.isfinite().all()):
-            raise DataError("the network answers NaN or infinity for every image that was tried.")
+        lost = (~best.losses.isfinite()).nonzero().reshape(-1).tolist()
+        if lost:
+            raise DataError(f"of images {lost[:5]} every answer was NaN or infinite; leave these targets out.")
         return best
 
     def _priors(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,5 +221,8 @@ def _better(left: Reconstruction, right: Reconstruction) -> Reconstruction:
 def _where(network: object) -> tuple[torch.device, torch.dtype]:
     if isinstance(network, nn.Module):
         for parameter in network.parameters():
+            if parameter.dtype in (torch.float16, torch.bfloat16):
+                remedy = "Squares of its gradients would be lost; call network.float()."
+                raise ArgumentError("network", str(parameter.dtype), "a network of float32 or float64", remedy)
             return parameter.device, parameter.dtype
     return torch.device("cpu"), torch.float32
