@@ -42,6 +42,15 @@ def test_all_convolutions_and_linear_layers_by_default() -> None:
     assert names(nn.Linear(2, 2)) == ["weight"]
 
 
+def test_compiled_parts_are_the_parts_themselves() -> None:
+    plain = names(network())
+    model = network()
+    model[0], model[3] = torch.compile(model[0]), torch.compile(model[3])
+    assert names(model) == names(torch.compile(model)) == plain
+    assert names(model, ["0", "3.weight"]) == plain[:2]
+    assert names(torch.compile(nn.Linear(3, 3))) == ["weight"]
+
+
 def test_by_parameter_by_module_and_by_type_in_the_order_of_the_model() -> None:
     model = models.LeNet5(seed=0)
     chosen = choose(model, ["classifier.fc1", Layer(nn.Conv2d, minimum_kept=7), "classifier.fc3.bias"])

@@ -45,7 +45,7 @@ def loop(model: nn.Module, private: dp.Private, suppression: Suppression | None,
             suppression.step()
 
 
-@pytest.mark.parametrize("make", [optim.SGD, optim.Adam])
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.Adagrad])
 def test_masks_hold_epsilon_is_the_same_and_the_claim_is_made(make: Any) -> None:
     model, plain = network(), network()
     with private_run(plain) as without:

@@ -65,7 +65,12 @@ def check_evidence(private: object, optimizer: Optimizer | None, chosen: Iterabl
     for one in chosen:
         if id(one.parameter) not in parameters:
             raise ArgumentError("private", "a private training of other weights", f"the one that trains {one.name!r}")
-    if optimizer is not None and private.step == 0 and optimizer.state:
+    if optimizer is not None and private.step == 0 and _has_stepped(optimizer):
         remedy = "What it remembers of steps without noise would go into the weights; make a new one."
         raise ArgumentError("optimizer", type(optimizer).__name__, "an optimizer that has taken no step yet", remedy)
     return private
+
+
+def _has_stepped(optimizer: Optimizer) -> bool:
+    """Whether it remembers a step; Adagrad has a state from the start, with its steps at 0."""
+    return any(float(state.get("step", 1)) > 0 for state in optimizer.state.values())

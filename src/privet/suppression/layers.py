@@ -19,7 +19,6 @@ from privet.suppression.mask import MASKABLE
 __all__ = ["DEFAULT_LAYERS", "Chosen", "Layer", "choose"]
 
 DEFAULT_LAYERS: tuple[type[nn.Module], ...] = (_ConvNd, nn.Linear)
-_COMPILED = "_orig_mod."
 
 
 @dataclass(frozen=True)
@@ -156,13 +155,17 @@ def _places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in model.named_modules(remove_duplicate=False):
-        if not f"{name}.".endswith(_COMPILED):
-            yield name.replace(_COMPILED, ""), module
+        if "_orig_mod" not in module._modules:  # what torch.compile wraps comes next, under a name with this in it
+            yield _plain(name), module
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _names(model: nn.Module, select: str | type[nn.Module], names: list[str]) -> list[str]:
     if isinstance(select, str):
-        select = select.replace(_COMPILED, "")
+        select = _plain(select)
         if select in names:
             return [select]
         holders = [(name, module) for name, module in _modules(model) if name == select]
