@@ -371,3 +371,9 @@ def test_killed_at_any_moment_it_goes_on_and_the_ledger_knows(tmp_path: Path) ->
 def test_noise_drawn_before_it_is_on_the_ledger_would_be_seen(tmp_path: Path) -> None:
     rows = killed(tmp_path, seed=1, fault="drawn before it is on the ledger")
     assert any(row["reserved"] < row["drawn"] for row in rows)
+
+
+def test_a_callback_that_would_never_be_called_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"callbacks = 3 .*on_start, on_step or on_epoch"):
+        run(tmp_path, plan(), callbacks=[3])
+    assert not list(tmp_path.iterdir())

@@ -414,3 +414,12 @@ class Spoilt(nn.Module):
 def test_validation_answers_that_are_not_finite_stop_the_epoch() -> None:
     with pytest.raises(DivergedError, match="validation output or loss is NaN or infinite at epoch 2"):
         fit(Spoilt(), blobs(), validation=blobs(), epochs=3, batch_size=16, seed=0)
+
+
+TYPO, STEPS = type("Typo", (), {"on_epoch_end": print}), type("Steps", (), {"on_step": print})
+
+
+@pytest.mark.parametrize("callback", [3, lambda: 1, TYPO(), STEPS])
+def test_a_callback_that_would_never_be_called_is_refused(callback: object) -> None:
+    with pytest.raises(ArgumentError, match=r"callbacks = .*on_start, on_step or on_epoch"):
+        fit(net(), blobs(), epochs=1, batch_size=16, seed=0, callbacks=[callback])  # type: ignore[list-item]

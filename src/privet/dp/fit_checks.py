@@ -17,10 +17,11 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from privet.atomic_file import check_destination
 from privet.checkpoints.snapshots import to_plain
+from privet.dp.fit_records import OnEpoch, OnStart, OnStep
 from privet.dp.plan import Plan
 from privet.errors import ArgumentError, CheckpointError
 
-__all__ = ["check_files", "check_loss", "check_seed", "describe", "make_optimizer", "make_scheduler"]
+__all__ = ["check_callbacks", "check_files", "check_loss", "check_seed", "describe", "make_optimizer", "make_scheduler"]
 
 _LEARNING_RATE = 1e-3
 _OPTIMIZER = "a function from parameters to an optimizer, such as lambda p: torch.optim.SGD(p, lr=0.1)"
@@ -79,6 +80,17 @@ def check_files(
             "stays on the ledger either way."
         )
     return path, weights
+
+
+def check_callbacks(callbacks: Iterable[object]) -> None:
+    """Refuse what would never be called.
+
+    Raises:
+        ArgumentError: one is a class, or has none of the three methods.
+    """
+    for callback in callbacks:
+        if isinstance(callback, type) or not isinstance(callback, OnStart | OnStep | OnEpoch):
+            raise ArgumentError("callbacks", callback, "objects with on_start, on_step or on_epoch")
 
 
 def make_optimizer(

@@ -20,7 +20,15 @@ from privet.checkpoints.weights import save_weights
 from privet.dp.averaging import Average
 from privet.dp.batches import Batch
 from privet.dp.entry import make_private
-from privet.dp.fit_checks import check_files, check_loss, check_seed, describe, make_optimizer, make_scheduler
+from privet.dp.fit_checks import (
+    check_callbacks,
+    check_files,
+    check_loss,
+    check_seed,
+    describe,
+    make_optimizer,
+    make_scheduler,
+)
 from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep
 from privet.dp.fit_run import FitRun, Loss
 from privet.dp.per_example.refusals import keeps_statistics
@@ -121,6 +129,7 @@ def fit(
         (True, 8)
     """
     check_loss(loss)
+    check_callbacks(callbacks)
     check_seed(seed)
     saved, weights_file = check_files(checkpoint, resume, checkpoint_every, weights)
     where = device_of(model) if device is None else torch.device(device)

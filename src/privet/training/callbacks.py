@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.optim import Optimizer
 
 from privet.checkpoints.epoch_record import EpochRecord
+from privet.errors import ArgumentError
 
-__all__ = ["Callback", "OnEpoch", "OnStart", "OnStep"]
+__all__ = ["Callback", "OnEpoch", "OnStart", "OnStep", "check_callbacks"]
 
 
 @runtime_checkable
@@ -39,3 +41,14 @@ class OnEpoch(Protocol):
 # One of these, or several. A callback that also has ``state_dict`` and ``load_state_dict`` is written to the checkpoint
 # and put back on resume; one with ``settings`` (plain values) is continued only with the same.
 Callback = OnStart | OnStep | OnEpoch
+
+
+def check_callbacks(callbacks: Iterable[object]) -> None:
+    """Refuse what would never be called.
+
+    Raises:
+        ArgumentError: one is a class, or has none of the three methods.
+    """
+    for callback in callbacks:
+        if isinstance(callback, type) or not isinstance(callback, OnStart | OnStep | OnEpoch):
+            raise ArgumentError("callbacks", callback, "objects with on_start, on_step or on_epoch")

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from privet.checkpoints.snapshots import to_plain
 from privet.checkpoints.stateful import Stateful
+from privet.errors import ArgumentError
 from privet.training.examples import Source
 
 __all__ = ["describe_callable", "describe_run"]
@@ -100,7 +101,13 @@ def describe_callable(function: object) -> str:
 
 def _described(callback: Stateful) -> Any:
     settings = getattr(callback, "settings", None)
-    return _class_of(callback) if settings is None else {_class_of(callback): settings}
+    if settings is None:
+        return _class_of(callback)
+    try:
+        json.dumps(settings)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("callbacks", _class_of(callback), "settings of plain values", f"({error})") from error
+    return {_class_of(callback): settings}
 
 
 def _numbers(state: dict[str, Any], name: str) -> dict[str, Any]:

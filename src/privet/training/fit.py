@@ -25,7 +25,7 @@ from privet.checkpoints.stateful import Stateful
 from privet.checkpoints.weights import state_of
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
-from privet.training.callbacks import Callback, OnEpoch, OnStart, OnStep
+from privet.training.callbacks import Callback, OnEpoch, OnStart, OnStep, check_callbacks
 from privet.training.configuration import describe_run
 from privet.training.evaluation import Loss, count_classes, evaluate_source, mode_kept
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
@@ -107,6 +107,7 @@ def fit(
     epochs, batch_size, seed, patience = check_arguments(
         epochs, batch_size, seed, learning_rate, optimizer, validation, patience
     )
+    check_callbacks(callbacks)
     _trained(model)
     path = check_checkpoint(checkpoint, resume)
     where = device_of(model) if device is None else torch.device(device)
