@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from privet.errors import DataError
@@ -48,6 +47,8 @@ def similarity(images: Tensor, originals: Tensor, bounds: tuple[float, float] = 
     References:
         Z. Wang, A. Bovik, H. Sheikh, E. Simoncelli, "Image quality assessment", 2004 (by scikit-image).
     """
+    from skimage.metrics import structural_similarity  # a worker that trains shadows need not load it
+
     size = min(_KERNEL, *images.shape[-2:])
     kernel = size - 1 + size % 2  # odd
     if kernel < 3:
