@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from tests.suppression.training import BATCHES, batches, network, one_step, suppression_of, train, zeros
 from torch import Tensor, nn, optim
 
+from privet.errors import DivergedError
 from privet.suppression import Layer, Suppression
+from privet.suppression.bounds import add_noise
 from privet.suppression.ramp import masked_count
 
 Make = Callable[[Iterable[nn.Parameter]], optim.Optimizer]
@@ -314,3 +316,55 @@ def test_a_scaler_that_skips_steps_goes_with_it() -> None:
         suppression.step()
     assert all(bool(value.isfinite().all()) for value in model.parameters())
     assert suppression.report().masked == sum(int(zero.sum()) for zero in zeros(model).values())
+
+
+def test_an_update_that_fails_changes_nothing() -> None:
+    """The second layer diverged; the first is not masked further either."""
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.0)
+    suppression = suppression_of(model, optimizer, start_epoch=1, end_epoch=2)
+    train(model, optimizer, suppression, 4)
+    weights = model.get_parameter("3.weight").data.view(-1)
+    weights[weights.abs().argmax()] = float("nan")  # one that is kept
+    before, state = model[0].weight.detach().clone(), str(suppression.state_dict())
+    with pytest.raises(DivergedError):
+        suppression.step()
+    assert torch.equal(before, model[0].weight)
+    assert str(suppression.state_dict()) == state
+
+
+@pytest.mark.parametrize(("noise_from", "reached"), [(0.0, 3), (0.5, 2), (0.9, 1)])
+def test_noise_begins_where_it_is_told_and_draws_for_every_weight(noise_from: float, reached: int) -> None:
+    weights = torch.tensor([1.0, 0.6, 0.1, 5.0])
+    masked = torch.tensor([False, False, False, True])
+    generator = torch.Generator().manual_seed(0)
+    add_noise(found := weights.clone(), masked, Layer("0", noise_std=0.1, noise_from=noise_from), generator)
+    assert int((found != weights).sum()) == reached
+    whole = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, generator=whole)
+    assert torch.allclose(found[0], weights[0] + 0.1 * noise[0])
+    assert torch.equal(generator.get_state(), whole.get_state())
+
+
+def test_bounds_wait_for_the_first_update() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.0)
+    rule = Layer("0", upper_bound=0.01)
+    suppression = suppression_of(model, optimizer, layers=[rule], start_epoch=1, end_epoch=1, updates=1)
+    largest = []
+    train(
+        model, optimizer, suppression, BATCHES, lambda step: largest.append(float(model[0].weight.detach().abs().max()))
+    )
+    assert min(largest[:-1]) > 0.01 >= largest[-1]
+
+
+def test_lbfgs_keeps_its_history_where_nothing_new_is_masked() -> None:
+    model, optimizer = model_and_optimizer("LBFGS")
+    suppression = suppression_of(model, optimizer, sparsity_start=0.5, sparsity_end=0.5)
+    source = batches()
+    kept = []
+    for _ in range(4 * BATCHES):
+        one_step(model, optimizer, next(source))
+        suppression.step()
+        kept.append(bool(optimizer.state))
+    assert kept.count(False) == 1

@@ -117,6 +117,7 @@ def parametrized() -> nn.Module:
         (lambda: nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)), None, "complex64"),
         (lambda: nn.Sequential(nn.Embedding(3, 2, sparse=True)), ["0"], "sparse=False"),
         (network, [Layer("0", minimum_kept=37)], "at most the 36 weights"),
+        (lambda: network().half(), [Layer("0", upper_bound=1e6)], r"upper_bound = 1000000\.0 .*float16"),
         (lambda: "no module", None, "a torch.nn.Module"),
     ],
 )
@@ -211,6 +212,8 @@ def test_a_model_that_diverged_is_let_go() -> None:
     suppression = suppression_of(model, optimizer)
     model[0].weight.data[0] = float("nan")
     with pytest.raises(DivergedError, match=r"'0.weight' has weights"):
+        suppression.finalize()
+    with pytest.raises(DivergedError):
         suppression.finalize()
     suppression_of(model, optimizer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -154,23 +155,66 @@ def test_what_goes_on_after_private_training_was_closed_is_refused() -> None:
         Suppression(network(), private=private, **settings())
 
 
-@pytest.mark.parametrize("how", ["another step", "weights"])
+@pytest.mark.parametrize("how", ["another step", "another optimizer", "by hand", "a bias", "after the step"])
 def test_what_changes_weights_between_private_steps_ends_the_claim(how: str) -> None:
     model = network()
     with private_run(model) as private:
         optimizer = optim.SGD(model.parameters(), lr=0.05)
+        other = optim.SGD(model.parameters(), lr=0.05)
         suppression = Suppression(model, optimizer, private=private, **settings())
         for batch in private.batches(records()):
             private.backward(loss_of(model), batch)
             optimizer.step()
-            if how == "another step" and private.step == 3:
-                for value in model.parameters():
-                    value.grad = torch.ones_like(value)
-                optimizer.step()
+            if private.step == 3:
+                if how == "another step":
+                    optimizer.step()
+                elif how == "another optimizer":
+                    other.step()
+                elif how == "by hand":
+                    model[3].weight.detach().add_(0.1)
+                elif how == "a bias":
+                    model[3].bias.detach().add_(0.1)
             suppression.step()
-            if how == "weights" and private.step == 3:
+            if private.step == 3 and how == "after the step":
                 model.load_state_dict(network(1).state_dict())
-            assert refused(suppression) == (private.step > 3 or (private.step == 3 and how == "another step"))
+            assert refused(suppression) == (private.step > 3 or (private.step == 3 and how != "after the step"))
+
+
+@pytest.mark.parametrize("trained_between", [False, True])
+def test_a_resume_keeps_the_claim_only_for_the_weights_that_were_kept(trained_between: bool) -> None:
+    model = network()
+    ledger = Ledger.in_memory(PLAN.relation, PLAN.unit)
+    optimizer = optim.SGD(model.parameters(), lr=0.05)
+    with dp.make_private(model, PLAN, ledger=ledger) as private:
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        for batch in private.batches(records()):
+            private.backward(loss_of(model), batch)
+            optimizer.step()
+            suppression.step()
+            if private.step == 5:
+                break
+        states = private.state_dict(), suppression.state_dict()
+    suppression.finalize()
+    optimizer.zero_grad()
+    if trained_between:
+        one_step(model, optimizer, next(batches()))
+        optimizer.zero_grad()
+    with dp.make_private(model, PLAN, ledger=ledger, resume=states[0]) as private:
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        suppression.load_state_dict(states[1])
+        loop(model, private, suppression, optimizer)
+        assert refused(suppression) == trained_between
+
+
+def test_a_copy_makes_no_claim() -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        one_private_step(model, private, optimizer)
+        suppression.step()
+        assert not refused(suppression)
+        assert refused(copy.deepcopy(suppression))
 
 
 def test_masks_of_another_ledger_and_of_a_test_run_are_told_apart() -> None:

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from tests.suppression.training import BATCHES, network, suppression_of, train
@@ -76,5 +77,10 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_layer_whose_weights_are_all_kept_or_one() -> None:
-    assert SparsityReport(0, (LayerSparsity("a", 2, 0, 0.1, 0.2),), ()).sparsity == 0.0
+def test_a_layer_of_which_nothing_or_everything_is_kept() -> None:
+    weights = torch.tensor([0.5, -2.0])
+    kept = LayerSparsity.of("a", weights, torch.tensor([False, False]))
+    gone = LayerSparsity.of("b", weights, torch.tensor([True, True]))
+    assert (kept.masked, kept.smallest, kept.largest) == (0, 0.5, 2.0)
+    assert (gone.masked, gone.smallest, gone.largest) == (2, 0.0, 0.0)
+    assert SparsityReport(0, (kept, gone), ()).sparsity == 0.5

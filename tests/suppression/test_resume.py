@@ -189,6 +189,13 @@ def test_a_fit_that_ended_before_its_first_step_can_be_begun_again(tmp_path: Pat
         (lambda state: state.update(history=torch.zeros(3, 9)), "8 layers"),
         (lambda state: state.update(generator=None), "noise"),
         (lambda state: state.pop("step"), "not a state"),
+        (lambda state: state.update(step=-5), "step = -5"),
+        (lambda state: state.update(step=3.7), "step = 3.7"),
+        (lambda state: state.update(released="False"), "released = 'False'"),
+        (lambda state: state.update(history=state["history"][:0]), "a history that ends with"),
+        (lambda state: state["masked"]["0.weight"].fill_(True), "a history that ends with"),
+        (lambda state: state.update(generator=state["generator"][:8]), "generator cannot be used"),
+        (lambda state: state["settings"]["layers"]["0.weight"].update(lower_clip="0.3"), "its layers are"),
         (lambda state: state.clear(), "not a state"),
     ],
 )
@@ -247,7 +254,23 @@ def test_the_finalized_model_is_an_ordinary_one(tmp_path: Path) -> None:
     optimizer.zero_grad()
     model(torch.ones(1, 1, 6, 6)).sum().backward()
     assert int((model.get_parameter("0.weight").grad == 0).sum()) < 36
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    optimizer.step()
+    after = copy.deepcopy(model.state_dict())
+    assert not torch.equal(after["0.weight"], before["0.weight"])
+    suppression.finalize()  # it was let go; what is trained since is not touched
+    assert all(torch.equal(after[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "bound", [{"minimum_kept": 3}, {"lower_clip": 0.02}, {"upper_bound": 1.0}, {"noise_std": 0.1}, {"noise_from": 0.5}]
+)
+def test_a_state_of_other_bounds_is_refused(bound: dict[str, Any]) -> None:
+    model, generator = network(), torch.Generator().manual_seed(0)
+    rule: dict[str, Any] = {"lower_clip": 0.01, "noise_std": 0.2}
+    state = suppression_of(model, None, layers=[Layer("0", **rule)], generator=generator).state_dict()
+    other = suppression_of(model, None, layers=[Layer("0", **rule | bound)], generator=generator)
+    with pytest.raises(CheckpointError, match="its layers are"):
+        other.load_state_dict(state)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

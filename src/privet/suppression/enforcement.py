@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import weakref
 from typing import Any
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -44,7 +45,8 @@ class Enforcement:
 
     Attributes:
         steps: of the optimizer, since :meth:`end_step`.
-        touched: whether weights were changed in place between :meth:`end_step` and the optimizer's next step.
+        watched: parameters that nothing but the optimizer may change; none unless private training makes its gradients.
+        touched: whether one was changed in place, or was another after a resume than at the stop.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -53,8 +55,11 @@ class Enforcement:
         self._arrivals = [_Arrival(mask) for _, mask in parts]
         self._handles: list[RemovableHandle] = []
         self._pointers: list[int] = []
-        self._after_step: list[int] | None = None
+        self.watched: list[nn.Parameter] = []
         self.steps, self.touched = 0, False
+        self._versions: list[int] | None = None  # of what is watched, when it was as it should be
+        self._expected: str | None = None  # its digest, as a checkpoint has it
+        self._clears_after = True
         self._weights: list[Tensor] = []  # as whole numbers, in the memory of the parameters
         self._kept: list[Tensor] = []
 
@@ -75,8 +80,8 @@ class Enforcement:
         ]
         self._handles.append(optimizer.register_step_pre_hook(self._before))
         nothing_over_nothing = any(group.get("eps", 1.0) == 0.0 for group in optimizer.param_groups)
-        if type(optimizer) not in _ELEMENTWISE or nothing_over_nothing:
-            self._handles.append(optimizer.register_step_post_hook(self._after))
+        self._clears_after = type(optimizer) not in _ELEMENTWISE or nothing_over_nothing
+        self._handles.append(optimizer.register_step_post_hook(self._after))
 
     def stop(self) -> None:
         """End, and leave no hook behind."""
@@ -84,14 +89,29 @@ class Enforcement:
             handle.remove()
         self._handles = []
 
-    def forget_steps(self) -> None:
-        """Weights may be put back from a checkpoint now."""
-        self.steps, self.touched, self._after_step = 0, False, None
+    def digest(self) -> str:
+        """Of what is watched, as it is now."""
+        found = hashlib.sha256()
+        for parameter in self.watched:
+            values = parameter.detach().cpu().contiguous().reshape(-1)
+            found.update(values.view(torch.uint8).numpy().data)
+        return found.hexdigest()
+
+    def expect(self, digest: str | None) -> None:
+        """What is watched will be put back from a checkpoint, and have this digest at the optimizer's next step."""
+        self.steps, self.touched, self._versions, self._expected = 0, False, None, digest
+
+    def look(self) -> None:
+        """Notice what was changed since it was last as it should be."""
+        self.touched |= self._versions is not None and self._versions != self._now()
 
     def end_step(self) -> None:
-        """Write zero into every masked weight, and watch them until the optimizer's next step."""
+        """Write zero into every masked weight; nothing may change until the optimizer's next step."""
         self.clear_weights()
-        self.steps, self._after_step = 0, [parameter._version for parameter in self._parameters]
+        self.steps, self._versions = 0, self._now()
+
+    def _now(self) -> list[int]:
+        return [parameter._version for parameter in self.watched]
 
     def clear_weights(self) -> None:
         """Write zero into every masked weight."""
@@ -109,14 +129,18 @@ class Enforcement:
 
     def _before(self, *_: Any) -> None:
         self.steps += 1
-        if self.steps == 1 and self._after_step is not None:
-            self.touched |= self._after_step != [parameter._version for parameter in self._parameters]
+        self.look()
+        if self._expected is not None and self.watched:
+            self.touched |= self._expected != self.digest()
+            self._expected = None
         for parameter, arrival in zip(self._parameters, self._arrivals, strict=True):
             if parameter.grad is not None:
                 arrival.look_at(parameter.grad)
 
     def _after(self, *_: Any) -> None:
-        self.clear_weights()
+        if self._clears_after:
+            self.clear_weights()
+        self._versions = self._now()
 
 
 class _Arrival:

@@ -49,8 +49,13 @@ class PrivateSteps(Protocol):
     ledger: SpentOn
 
 
-def check_evidence(private: object, optimizer: Optimizer | None, chosen: Iterable[Chosen]) -> PrivateSteps:
+def check_evidence(
+    private: object, optimizer: Optimizer | None, chosen: Iterable[Chosen]
+) -> tuple[PrivateSteps, list[nn.Parameter]]:
     """Refuse a private training that says nothing of the chosen weights.
+
+    Returns:
+        The private training, and all parameters that it trains.
 
     Raises:
         ArgumentError: it is none, or is closed; it does not train a chosen parameter; or the optimizer remembers steps
@@ -61,14 +66,15 @@ def check_evidence(private: object, optimizer: Optimizer | None, chosen: Iterabl
     if private.closed:
         raise ArgumentError("private", "a closed private training", "one that goes on")
     trained = {name for group in private.groups for name in group}
-    parameters = {id(parameter) for name, parameter in private.model.named_parameters() if name in trained}
+    parameters = [parameter for name, parameter in private.model.named_parameters() if name in trained]
+    known = {id(parameter) for parameter in parameters}
     for one in chosen:
-        if id(one.parameter) not in parameters:
+        if id(one.parameter) not in known:
             raise ArgumentError("private", "a private training of other weights", f"the one that trains {one.name!r}")
     if optimizer is not None and private.step == 0 and _has_stepped(optimizer):
         remedy = "What it remembers of steps without noise would go into the weights; make a new one."
         raise ArgumentError("optimizer", type(optimizer).__name__, "an optimizer that has taken no step yet", remedy)
-    return private
+    return private, parameters
 
 
 def _has_stepped(optimizer: Optimizer) -> bool:

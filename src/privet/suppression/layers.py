@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
@@ -237,6 +238,10 @@ def _check(name: str, owner: nn.Module, parameter: nn.Parameter, rule: Layer) ->
         )
     if getattr(owner, "sparse", False):
         raise ArgumentError("layers", name, "weights with dense gradients", "Make the embedding with sparse=False.")
+    most = torch.finfo(parameter.dtype).max
+    for bound in ("lower_clip", "upper_bound"):
+        if most < getattr(rule, bound) < math.inf:
+            raise ArgumentError(bound, getattr(rule, bound), f"at most {most:g}, the largest {parameter.dtype}")
     if rule.minimum_kept > parameter.numel():
         raise ArgumentError("minimum_kept", rule.minimum_kept, f"at most the {parameter.numel():,} weights of {name!r}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -128,13 +127,8 @@ def masked_count(sparsity: float, weights: int, minimum_kept: int = 0) -> int:
         >>> masked_count(0.29, 100), masked_count(0.95, 150, minimum_kept=10)
         (29, 140)
     """
-    numerator, denominator = _as_written(sparsity)
+    numerator, denominator = Decimal(str(sparsity)).as_integer_ratio()
     return min(numerator * weights // denominator, weights - minimum_kept)
-
-
-@functools.lru_cache(maxsize=1)  # of all layers at an update
-def _as_written(sparsity: float) -> tuple[int, int]:
-    return Decimal(str(sparsity)).as_integer_ratio()
 
 
 def _whole(name: str, value: Any, least: int = 1) -> int:

@@ -26,6 +26,7 @@ class State:
     released: bool
     private_step: int
     ledger_head: str | None
+    weights: str | None
     test_run: bool
     masked: dict[str, Tensor]
     history: list[tuple[int, ...]]
@@ -72,13 +73,20 @@ def read_state(
         if history.shape[1:] != (1 + len(shapes),):
             raise CheckpointError(f"a history of {history.shape[1] - 1} layers, and here there are {len(shapes)}.")
         rows = [tuple(map(int, row)) for row in history.tolist()]
+        counts = tuple(int(masked[name].count_nonzero()) for name in shapes)
+        if counts != (rows[-1][1:] if rows else (0,) * len(shapes)):
+            raise CheckpointError(f"masks of {counts} weights, and a history that ends with {rows[-1:]}.")
+        for name, kind in (("step", int), ("private_step", int), ("released", bool), ("test_run", bool)):
+            if type(state[name]) is not kind or state[name] < 0:
+                raise CheckpointError(f"a suppression state with {name} = {state[name]!r}.")
         cpu = None if generator is None else generator.cpu()
         return State(
-            step=int(state["step"]),
-            released=bool(state["released"]),
-            private_step=int(state["private_step"]),
+            step=state["step"],
+            released=state["released"],
+            private_step=state["private_step"],
             ledger_head=state["ledger_head"],
-            test_run=bool(state["test_run"]),
+            weights=state["weights"],
+            test_run=state["test_run"],
             masked=masked,
             history=rows,
             generator=cpu,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from privet.errors import ArgumentError, CheckpointError, DivergedError, PrivateTrainingError
@@ -29,10 +29,10 @@ class Suppression:
 
     Sparsity follows :class:`Ramp`. At an update, each layer's smallest weights by magnitude are masked, exactly
     floor(s n) of its n (fewer where ``minimum_kept`` says so), of equals those of lower index; for good. Masked
-    weights are exactly zero after every ``optimizer.step()``: their gradients are zeroed as they arrive and again
-    before the step, the weights after it, and what the optimizer remembers of them at the update that masks them. So
-    any dense optimizer, learning-rate schedule and gradient accumulation will do. Model and optimizer stay the user's
-    own::
+    weights are exactly zero after every :meth:`step`: their gradients are zeroed as they arrive and again before the
+    optimizer's step where they were changed, the weights after it, and what the optimizer remembers of them at the
+    update that masks them. So any dense optimizer, learning-rate schedule and gradient accumulation will do. Model and
+    optimizer stay the user's own::
 
         optimizer.step()
         suppression.step()
@@ -108,13 +108,13 @@ class Suppression:
         chosen = choose(model, layers)
         self._parts: Parts = tuple((one, Mask(one.parameter)) for one in chosen)
         self._enforcement = Enforcement(self._parts)
-        self._bounded = [one for one in chosen if one.rule.bounded]
         self._generator = check_generator(generator, chosen)
         self._history: list[tuple[int, ...]] = []  # a row an update: its step, then how many of each layer are masked
-        self._done, self._finalized = 0, False
+        self._done, self._finalized, self._applied = 0, False, False
         self._optimizer: Optimizer | None = None
         self._private: PrivateSteps | None = None
-        self._private_step, self._ledger_head = 0, ""
+        self._private_step = 0
+        self._ledger_head: str | None = None
         self._released = True  # whether every step so far was a private one
         self._test_run = False  # whether one of them was seeded
         self._made_by_fit = optimizer is None
@@ -144,12 +144,14 @@ class Suppression:
         self._check_places()
         if self._private is not None:
             self._check_released(self._private)
+        self._enforcement.look()
         step = self._done + 1
         if self.ramp.updates_at(step):
             self._update(step, self._optimizer)
         if self._history:
-            for one in self._bounded:
-                hold(one.parameter, one.rule)
+            for one, _ in self._parts:
+                if one.rule.bounded:
+                    hold(one.parameter, one.rule)
         self._released &= self._private is not None and self._enforcement.steps == 1 and not self._enforcement.touched
         self._enforcement.end_step()
         self._done = step
@@ -167,14 +169,15 @@ class Suppression:
             ArgumentError: a parameter was replaced; the model was let go all the same.
             DivergedError: a weight is NaN or infinite; so it was, too.
         """
-        if not self._finalized:
-            self._finalized = True
-            self._enforcement.stop()
+        self._finalized = True
+        self._enforcement.stop()
+        if not self._applied:
             self._check_places()
             self._enforcement.clear_weights()
             for one, _ in self._parts:
                 if not bool(one.parameter.isfinite().all()):
                     raise DivergedError(f"{one.name!r} has weights that are NaN or infinite. Lower the learning rate.")
+            self._applied = True
         return self._model
 
     def report(self) -> SparsityReport:
@@ -213,7 +216,8 @@ class Suppression:
             "step": self._done,
             "released": self._released,
             "private_step": self._private_step,
-            "ledger_head": self._ledger_head or None,
+            "ledger_head": self._ledger_head,
+            "weights": self._enforcement.digest() if self._enforcement.watched else None,
             "test_run": self._test_run,
             "masked": {one.name: mask.masked.cpu() for one, mask in self._parts},
             "history": torch.tensor(self._history, dtype=torch.int64).reshape(-1, 1 + len(self._parts)),
@@ -233,15 +237,15 @@ class Suppression:
         read = read_state(state, self.settings, shapes, noise=self._generator is not None)
         if self._private is not None:
             _check_private(self._private, read.private_step, read.ledger_head)
+        if self._generator is not None and read.generator is not None:
+            _set_generator(self._generator, read.generator)
         for one, mask in self._parts:
             mask.set(read.masked[one.name].to(one.parameter.device))
         self._released = read.released and (self._released or self._done == 0)
         self._history, self._done = read.history, read.step
-        self._private_step, self._ledger_head = read.private_step, read.ledger_head or ""
+        self._private_step, self._ledger_head = read.private_step, read.ledger_head
         self._test_run = read.test_run
-        self._enforcement.forget_steps()
-        if self._generator is not None and read.generator is not None:
-            self._generator.set_state(read.generator)
+        self._enforcement.expect(read.weights)
 
     def on_start(
         self,
@@ -282,7 +286,6 @@ class Suppression:
         copied._history = list(self._history)
         copied._generator = None if self._generator is None else self._generator.clone_state()
         copied._private, copied._released = None, False
-        copied._bounded = [one for one, _ in copied._parts if one.rule.bounded]
         copied._enforcement = Enforcement(copied._parts)
         copied._optimizer = copy.deepcopy(self._optimizer, memo)
         if copied._optimizer is not None and not self._finalized:
@@ -295,7 +298,8 @@ class Suppression:
         self._optimizer = optimizer
 
     def _rely_on(self, private: PrivateSteps, optimizer: Optimizer | None) -> None:
-        self._private = check_evidence(private, optimizer, [one for one, _ in self._parts])
+        chosen = [one for one, _ in self._parts]
+        self._private, self._enforcement.watched = check_evidence(private, optimizer, chosen)
         self._private_step = private.step
 
     def _check_released(self, private: PrivateSteps) -> None:
@@ -324,8 +328,9 @@ class Suppression:
             for one, mask in self._parts
         ]
         for (one, mask), indices in zip(self._parts, more, strict=True):
-            mask.add(indices)
-            forget(optimizer, one.parameter, mask)
+            if len(indices):
+                mask.add(indices)
+                forget(optimizer, one.parameter, mask)
             if one.rule.noise_std and self._generator is not None:
                 add_noise(one.parameter, mask.masked, one.rule, self._generator)
         self._history.append((step, *(mask.count for _, mask in self._parts)))
@@ -345,3 +350,10 @@ def _check_private(private: PrivateSteps, step: int, ledger_head: str | None) ->
         )
     if ledger_head:
         private.ledger.check_head(ledger_head)
+
+
+def _set_generator(generator: Generator, state: Tensor) -> None:
+    try:
+        generator.set_state(state)
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(f"the state of the noise's generator cannot be used: {error}") from error
