@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -21,17 +22,14 @@ from privet.attacks.inversion.measures import relative_distance
 from privet.attacks.membership import Pool, inclusion, signal_row
 from privet.suppression import Suppression
 
-SEED, MEMBERS, BLOCKS = 0, 5_000, 8  # two networks a block
-EPOCHS, BATCH, LEARNING_RATE = 40, 32, 0.1
+SEED, MEMBERS = 0, 5_000
+BLOCKS = 8  # of two networks
+EPOCHS, BATCH, LEARNING_RATE, FALLING = 40, 32, 0.1, 0.95  # the learning rate falls by this factor an epoch
 RAMP = (3, 20)
 SPARSITIES = (0.5, 0.8, 0.95, 0.99)
 DECAYS = (1e-3, 5e-3)
 EPSILONS, DELTA = (1.0, 3.0, 8.0), 1e-5
-INVERTERS, INVERTED, CANDIDATES = (
-    4,
-    50,
-    1_000,
-)  # networks a row, images for each, and among how many they are looked for
+INVERTED, CANDIDATES = 50, 1_000  # images for each network, and among how many they are looked for
 LOOKS = (*range(1, 11), *range(12, EPOCHS + 1, 2))  # epochs at which the unprotected networks are looked at
 
 Train = Callable[[data.Examples, int], Iterable[tuple[int, nn.Module]]]
@@ -54,6 +52,7 @@ def _fit(network: nn.Module, members: data.Examples, seed: int, weight_decay: fl
         batch_size=BATCH,
         seed=seed,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=LEARNING_RATE, weight_decay=weight_decay),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, FALLING),
         progress=False,
         **more,
     )
@@ -141,6 +140,15 @@ def membership() -> NDArray[np.bool_]:
     return np.concatenate([inclusion(2 * MEMBERS, MEMBERS, block, SEED) for block in range(BLOCKS)])
 
 
+def settings() -> dict[str, Any]:
+    """All numbers that what is in the folder depends on."""
+    names = (
+        "SEED MEMBERS BLOCKS EPOCHS BATCH LEARNING_RATE FALLING RAMP SPARSITIES DECAYS EPSILONS DELTA INVERTED LOOKS"
+    )
+    here: dict[str, Any] = json.loads(json.dumps({name: globals()[name] for name in (*names.split(), "CANDIDATES")}))
+    return here
+
+
 def train_one(folder: Path, row: str, number: int) -> None:
     """Train one network of a row and write what is needed of it, in one step."""
     path = folder / row / f"{number}.npz"
@@ -149,41 +157,33 @@ def train_one(folder: Path, row: str, number: int) -> None:
     torch.set_num_threads(1)
     images, pool, unseen = _images()
     members = images.take(np.flatnonzero(membership()[number]))
-    found = list(rows()[row](members, number))
+    trained = list(rows()[row](members, number))
+    inverted = [_invert(network.eval(), unseen, number) for _, network in trained]
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".tmp.npz")
     np.savez(
         half,
-        epochs=[epoch for epoch, _ in found],
-        signals=np.stack([signal_row(network.eval(), pool)[:, 0] for _, network in found]),
-        accuracy=[training.evaluate(network, unseen).accuracy for _, network in found],
-        zeros=[_zeros(network) for _, network in found],
+        epochs=[epoch for epoch, _ in trained],
+        signals=np.stack([signal_row(network, pool)[:, 0] for _, network in trained]),
+        accuracy=[training.evaluate(network, unseen).accuracy for _, network in trained],
+        zeros=[_zeros(network) for _, network in trained],
+        found=[found for found, _ in inverted],
+        distance=[distance for _, distance in inverted],
     )
     half.replace(path)
 
 
-def invert_one(folder: Path, row: str, number: int) -> None:
-    """Train a network of a row anew, and invert what its convolutional part answers about images it never saw."""
-    path = folder / row / f"inverted-{number}.npz"
-    if path.exists():
-        return
-    torch.set_num_threads(1)
-    images, _, unseen = _images()
-    members = images.take(np.flatnonzero(membership()[number]))
+def _invert(network: nn.Module, unseen: data.Examples, number: int) -> tuple[float, float]:
+    """Invert what the convolutional part answers about images it never saw: the share found, and relative L2."""
     originals = unseen.inputs[number * INVERTED : (number + 1) * INVERTED]  # other ones for each network
     others = unseen.inputs[CANDIDATES : 2 * CANDIDATES - 1]
-    found, distances = [], []
-    for _, network in rows()[row](members, number):
-        with torch.no_grad():
-            answers = network.eval().features(originals)  # type: ignore[operator]
-        attack = Representation(network, layer="features", image_shape=originals.shape[1:])
-        again = attack.reconstruct(answers, iterations=100, seed=number).images
-        nearest = torch.cdist(again.flatten(1), others.flatten(1)).min(1).values
-        found.append(((again - originals).flatten(1).norm(dim=1) < nearest).numpy())
-        distances.append(relative_distance(again, originals))
-    half = path.with_suffix(".tmp.npz")
-    np.savez(half, found=np.stack(found), distances=np.stack(distances))
-    half.replace(path)
+    with torch.no_grad():
+        answers = network.features(originals)  # type: ignore[operator]
+    attack = Representation(network, layer="features", image_shape=originals.shape[1:])
+    again = attack.reconstruct(answers, iterations=100, seed=number).images
+    nearest = torch.cdist(again.flatten(1), others.flatten(1)).min(1).values
+    found = (again - originals).flatten(1).norm(dim=1) < nearest
+    return float(found.double().mean()), float(np.mean(relative_distance(again, originals)))
 
 
 def _zeros(network: nn.Module) -> float:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.suppression.training import network, suppression_of, train
@@ -13,6 +14,7 @@ from privet import models
 from privet.errors import ArgumentError, DivergedError
 from privet.suppression import Layer, Suppression
 from privet.suppression.layers import choose
+from privet.suppression.ramp import Ramp
 
 
 def names(model: nn.Module, layers: Any = None) -> list[str]:
@@ -95,7 +97,7 @@ def parametrized() -> nn.Module:
     [
         (network, ["3.wieght"], "Did you mean '3.weight'"),
         (network, ["nothing like it"], "There are '0.weight', '0.bias', '3.weight', '3.bias' and 2 more"),
-        (lambda: models.LeNet5(seed=0), ["features"], "name its layers: 'features.conv1.weight'"),
+        (lambda: models.LeNet5(seed=0), ["features"], "name what is meant: 'features.conv1.weight'"),
         (network, [nn.LSTM], "a type with weights in the model"),
         (network, ["0", "0.weight"], "'0.weight' is chosen twice"),
         (network, [nn.Conv2d, Layer("0")], "'0.weight' is chosen twice"),
@@ -118,6 +120,8 @@ def parametrized() -> nn.Module:
         (lambda: nn.Sequential(nn.Embedding(3, 2, sparse=True)), ["0"], "sparse=False"),
         (network, [Layer("0", minimum_kept=37)], "at most the 36 weights"),
         (lambda: network().half(), [Layer("0", upper_bound=1e6)], r"upper_bound = 1000000\.0 .*float16"),
+        (lambda: nn.Sequential(nn.BatchNorm1d(3)), ["0"], "two dimensions or more of its own.*'0.weight', '0.bias'"),
+        (lambda: nn.Sequential(nn.Linear(3, 3, device="meta")), None, "off the meta device"),
         (lambda: "no module", None, "a torch.nn.Module"),
     ],
 )
@@ -150,6 +154,13 @@ def test_what_is_shared_elsewhere_is_no_hindrance() -> None:
 def test_bounds_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         Layer(**{"select": "0"} | settings)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    rule = Layer("0", minimum_kept=np.int64(3), lower_clip=np.float32(0.5))  # type: ignore[arg-type]
+    assert choose(network(), [rule])[0].rule.minimum_kept == 3
+    ramp = Ramp.over(start_epoch=1, end_epoch=2, steps_per_epoch=np.int32(5), sparsity_end=np.float32(0.95))
+    assert (ramp.end, ramp.sparsity_end) == (10, 0.95)
 
 
 def test_a_layer_shows_what_differs_from_the_default() -> None:

@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_page_shows_the_record() -> None:
     record = max((ROOT / "benchmarks" / "records").glob("*-suppression-leakage.json"))
-    lines = [script.Line(**line) for line in json.loads(record.read_text())]
+    lines = [script.Line(**line) for line in json.loads(record.read_text())["lines"]]
     page = (ROOT / "docs" / "suppression.md").read_text()
-    assert f"{script.START}\n{script.table(lines)}\n{script.END}" in page
+    assert f"{script.START}\n{script.tables(lines)}\n{script.END}" in page
     assert len(lines) == 1 + 2 * len(rows.SPARSITIES) + len(rows.DECAYS) + len(rows.EPSILONS)
 
 
@@ -39,9 +39,8 @@ def test_it_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for module in (rows, script):
         monkeypatch.setattr(module, "BLOCKS", 4)
         monkeypatch.setattr(module, "LOOKS", (1, 2))
-        monkeypatch.setattr(module, "INVERTERS", 1)
     monkeypatch.setattr(rows, "INVERTED", 6)
-    monkeypatch.setattr(rows, "CANDIDATES", 40)
+    monkeypatch.setattr(rows, "CANDIDATES", 50)
     monkeypatch.setattr(rows, "MEMBERS", 300)
     monkeypatch.setattr(rows, "EPOCHS", 2)
     monkeypatch.setattr(rows, "RAMP", (1, 2))
@@ -49,16 +48,28 @@ def test_it_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for row in rows.rows():
         for number in range(8):
             rows.train_one(tmp_path, row, number)
-        rows.invert_one(tmp_path, row, 0)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     rows.train_one(tmp_path, "plain", 0)
-    rows.invert_one(tmp_path, "plain", 0)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     lines = script.read(tmp_path)
     assert [round(line.sparsity, 2) for line in lines[:5]] == [0.0, 0.5, 0.8, 0.95, 0.99]
     assert [line.epochs for line in lines[:5]] == [2] * 5
     assert all(line.epochs in (1, 2) for line in lines[5:9])
     for line in lines:
-        shares = (line.inversion["found"], *line.auc.values())
-        for value, low, high in (*shares, *(ends for rates in line.tpr.values() for ends in rates.values())):
+        assert bool(line.beside) == line.training.startswith("suppression")
+        for value, low, high in (*line.auc.values(), *(ends for rates in line.tpr.values() for ends in rates.values())):
             assert 0.0 <= low <= value <= high <= 1.0
+    for suppressed, stopped in zip(lines[1:5], lines[5:9], strict=True):
+        assert suppressed.beside["accuracy"][0] == pytest.approx(suppressed.accuracy[0] - stopped.accuracy[0], abs=2e-5)
+        assert suppressed.beside["found"][0] == pytest.approx(suppressed.found[0] - stopped.found[0], abs=2e-5)
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps(rows.settings() | {"EPOCHS": 3}))
+    with pytest.raises(SystemExit, match="other settings"):
+        script.train_all(tmp_path)
+
+
+def test_early_stopping_is_matched_on_a_rising_curve() -> None:
+    curve = np.array([0.2, 0.5, 0.9, 0.5, 0.7, 0.8, 0.8, 0.75])  # a spike; rises best as .2 .5 .7 .7 .7 .783 .783 .783
+    assert [script.first_as_accurate(curve, accuracy) for accuracy in (0.1, 0.5, 0.65, 0.75, 0.99)] == [0, 1, 2, 5, 5]

@@ -206,6 +206,18 @@ def test_a_resume_keeps_the_claim_only_for_the_weights_that_were_kept(trained_be
         assert refused(suppression) == trained_between
 
 
+def test_a_state_from_before_does_not_bring_the_claim_back() -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        suppression = Suppression(model, optimizer, private=private, **settings())
+        one_private_step(model, private, optimizer)
+        optimizer.step()  # and its memory holds on to it
+        suppression.step()
+        suppression.load_state_dict(suppression.state_dict() | {"released": True})
+        assert refused(suppression)
+
+
 def test_a_copy_makes_no_claim() -> None:
     model = network()
     with private_run(model) as private:
@@ -276,7 +288,7 @@ def test_a_callback_that_ends_a_fit_before_this_one_heard_of_the_step_does_not_s
 def test_private_training_comes_first() -> None:
     model = network()
     suppression_of(model, optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(PrivateTrainingError, match="hook"):
+    with pytest.raises(PrivateTrainingError, match=r"hook.*finalize\(\)"):
         private_run(model)
 
 
@@ -323,6 +335,19 @@ def test_fit_takes_it_as_a_callback_and_goes_on(tmp_path: Path) -> None:
     assert suppression.report().step == STEPS
     assert suppression.report().masked == sum(int(zero.sum()) for zero in zeros(model).values()) == 635
     assert "post-processing" in suppression.claim()
+
+
+def test_fit_refuses_masks_of_another_private_training(tmp_path: Path) -> None:
+    model = network()
+    suppression = Suppression(model, **settings())
+    dp.fit(model, records(), PLAN, callbacks=[suppression], progress=False, ledger=tmp_path / "first.ledger")
+    fresh = Suppression(model, **settings())
+    suppression.finalize()
+    fresh.load_state_dict(suppression.state_dict())
+    ledger = Ledger.in_memory(PLAN.relation, PLAN.unit)
+    with pytest.raises(CheckpointError, match="private step 12, and the private training is at 0"):
+        dp.fit(model, records(), PLAN, callbacks=[fresh], progress=False, ledger=ledger)
+    assert not ledger.events()
 
 
 def test_fit_refuses_another_model_before_anything_is_spent(tmp_path: Path) -> None:

@@ -306,3 +306,8 @@ def test_a_compiled_optimizer() -> None:
         suppressions[1].step()
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(straight.parameters(), model.parameters(), strict=True))
     assert suppressions[0].report().masked == suppressions[1].report().masked
+
+
+def test_the_object_itself_is_not_written() -> None:
+    with pytest.raises(TypeError, match=r"save its state_dict\(\)"):
+        torch.save(run("SGD")[2], io.BytesIO())

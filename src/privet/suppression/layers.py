@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -16,6 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from privet.errors import ArgumentError
 from privet.suppression.mask import MASKABLE
+from privet.suppression.ramp import whole
 
 __all__ = ["DEFAULT_LAYERS", "Chosen", "Layer", "choose"]
 
@@ -32,7 +34,8 @@ class Layer:
         select: the name of a parameter (``"features.conv1.weight"``), the name of a module (``"features.conv1"``: its
             own parameters of two dimensions or more), or a type of module (``nn.Conv2d``: those of every such module).
         minimum_kept: so many weights are never masked, 0 ... n.
-        lower_clip: a kept weight nearer to 0 than this is moved to it, its sign kept; 0 for none.
+        lower_clip: a kept weight nearer to 0 than this is moved to it, its sign kept; 0 for none. Weights at it are of
+            one magnitude, so that the next update masks those of lower index.
         upper_bound: a kept weight further from 0 than this is moved to it, above ``lower_clip``; infinity for none.
         noise_std: standard deviation of Gaussian noise added to large kept weights at every update; 0 for none.
         noise_from: a weight is large from this share of the largest magnitude of its layer on, in [0, 1].
@@ -56,9 +59,7 @@ class Layer:
         select: object = self.select
         if not isinstance(select, str) and not (isinstance(select, type) and issubclass(select, nn.Module)):
             raise ArgumentError("select", select, "the name of a layer or parameter, or a type of module")
-        kept: object = self.minimum_kept
-        if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:
-            raise ArgumentError("minimum_kept", kept, "a whole number of at least 0")
+        object.__setattr__(self, "minimum_kept", whole("minimum_kept", self.minimum_kept, 0))
         _check_number("lower_clip", self.lower_clip, 0.0, math.inf)
         _check_number("upper_bound", self.upper_bound, 0.0, math.inf, high_included=True)
         _check_number("noise_std", self.noise_std, 0.0, math.inf)
@@ -194,7 +195,7 @@ def _unknown(model: nn.Module, select: str | type[nn.Module], names: list[str]) 
         )
     within = [name for name in names if name.startswith(f"{select}.")]
     if within:
-        remedy = f"It has no weights of its own; name its layers: {_some(within)}."
+        remedy = f"It has no weights of two dimensions or more of its own; name what is meant: {_some(within)}."
         return ArgumentError("layers", select, "the name of a layer or a parameter", remedy)
     near = difflib.get_close_matches(select, [*names, *(name.rpartition(".")[0] for name in names)], 1)
     remedy = f"Did you mean {near[0]!r}?" if near else f"There are {_some(names)}."
@@ -207,7 +208,7 @@ def _refuse_shared(model: nn.Module, found: dict[str, Layer]) -> None:
     for name, owner, field in _places(model):
         parameter = owner._parameters[field]
         assert parameter is not None
-        if not isinstance(parameter, UninitializedParameter) and parameter.numel():
+        if not isinstance(parameter, UninitializedParameter) and not parameter.is_meta and parameter.numel():
             starts.setdefault((parameter.device, parameter.data_ptr()), []).append(name)
     for names in starts.values():
         if len(names) > 1 and any(name in found for name in names):
@@ -223,6 +224,8 @@ def _refuse_shared(model: nn.Module, found: dict[str, Layer]) -> None:
 def _check(name: str, owner: nn.Module, parameter: nn.Parameter, rule: Layer) -> None:
     if isinstance(parameter, UninitializedParameter):
         raise ArgumentError("layers", name, "weights that are there", "Run the model once on an example first.")
+    if parameter.is_meta:
+        raise ArgumentError("layers", name, "weights that are there", "Move the model off the meta device first.")
     if isinstance(owner, ParametrizationList):
         raise _computed(name)
     if parameter.numel() == 0:
@@ -247,7 +250,11 @@ def _check(name: str, owner: nn.Module, parameter: nn.Parameter, rule: Layer) ->
 
 
 def _check_number(name: str, value: object, low: float, high: float, high_included: bool = False) -> None:
-    inside = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    inside = (
+        isinstance(value, int | float | np.floating | np.integer)
+        and not isinstance(value, bool)
+        and low <= value <= high
+    )
     if not inside or (value == high and not high_included):
         raise ArgumentError(name, value, f"a number in [{low:g}, {high:g}{']' if high_included else ')'}")
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from privet.errors import ArgumentError
 
-__all__ = ["Ramp", "masked_count"]
+__all__ = ["Ramp", "masked_count", "whole"]
 
 _MOST_UPDATES = 1_000
 
@@ -75,14 +77,14 @@ class Ramp:
             Traceback (most recent call last):
             privet.errors.ArgumentError: end_epoch = 2 is not allowed; give an epoch not before start_epoch = 3.
         """
-        first = _whole("start_epoch", start_epoch)
-        last = _whole("end_epoch", end_epoch)
+        first = whole("start_epoch", start_epoch)
+        last = whole("end_epoch", end_epoch)
         if last < first:
             raise ArgumentError("end_epoch", end_epoch, f"an epoch not before start_epoch = {first}")
-        steps = _whole("steps_per_epoch", steps_per_epoch)
+        steps = whole("steps_per_epoch", steps_per_epoch)
         start, end = (first - 1) * steps + 1, last * steps
         length = end - start + 1
-        times = min(length, _MOST_UPDATES) if updates is None else _whole("updates", updates)
+        times = min(length, _MOST_UPDATES) if updates is None else whole("updates", updates)
         if times > length:
             raise ArgumentError("updates", updates, f"at most {length:,}, as many as the ramp has steps")
         low, high = _share("sparsity_start", sparsity_start), _share("sparsity_end", sparsity_end)
@@ -131,7 +133,12 @@ def masked_count(sparsity: float, weights: int, minimum_kept: int = 0) -> int:
     return min(numerator * weights // denominator, weights - minimum_kept)
 
 
-def _whole(name: str, value: Any, least: int = 1) -> int:
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least ``least``, of whatever type.
+
+    Raises:
+        ArgumentError: it is none, or smaller.
+    """
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -144,6 +151,10 @@ def _whole(name: str, value: Any, least: int = 1) -> int:
 
 
 def _share(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.floating | np.integer)
+        or not 0.0 <= value < 1.0
+    ):
         raise ArgumentError(name, value, "a share of the weights, at least 0 and below 1")
-    return float(value)
+    return float(str(value))  # of float32, too, the decimal that it is written as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -279,7 +279,8 @@ class Suppression:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A suppression of the copies of model and optimizer; of a private training it makes no claim."""
-        copied = copy.copy(self)
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
         memo[id(self)] = copied
         copied._model = copy.deepcopy(self._model, memo)
         copied._parts = copy.deepcopy(self._parts, memo)
@@ -291,6 +292,9 @@ class Suppression:
         if copied._optimizer is not None and not self._finalized:
             copied._enforcement.watch(copied._optimizer)
         return copied
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Suppression holds on to model and optimizer by hooks; save its state_dict() beside theirs")
 
     def _bind(self, optimizer: Optimizer) -> None:
         check_optimizer(optimizer, [one for one, _ in self._parts])

@@ -318,5 +318,6 @@ def _hooked_parameters(model: nn.Module) -> Iterator[Refusal]:
                 "Parameter",
                 "it has a hook on its gradient, which would not run: gradients do not arrive there before they are "
                 "clipped and noised",
-                "Remove the hook; change .grad after the private step.",
+                "Remove the hook (a Suppression's by finalize(); make that after make_private); change .grad after "
+                "the private step.",
             )
