@@ -17,10 +17,8 @@ __all__ = ["BoundedDescent", "CosineDistance", "LineSearch", "MatchingLoss", "So
 
 Objective = Callable[[Tensor], Tensor]
 Tell = Callable[[int, float], None]
-_FIRST, _LEAST = (
-    1e6,
-    1e-30,
-)  # torch's L-BFGS forgets steps of a curvature below 1e-10: small losses would never converge
+# torch's L-BFGS forgets steps of a curvature below 1e-10, so that small losses would never converge
+_FIRST, _LEAST = 1e6, 1e-30
 
 
 class Solver(Protocol):

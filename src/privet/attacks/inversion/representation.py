@@ -18,9 +18,9 @@ from privet.attacks.inversion.progress import Show, shown
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
 
-_NOISE = 0.1  # of the range, from end to end
-
 __all__ = ["Defended", "Reconstruction", "Representation"]
+
+_NOISE = 0.1  # of the range, from end to end
 
 
 class Defended(Protocol):
