@@ -166,7 +166,9 @@ def test_a_wide_layer_gives_the_originals_away(run: Callable[..., Said], tmp_pat
         "tv_weight": 0.01,
         "norm_weight": 0.0,
         "start": 0.0,
+        "descent": "adam",
         "step": 0.1,
+        "device": None,
     }
     assert set(found["versions"]) == {"privet", "torch", "python"}
     assert len(set(found["weights_sha256"].values())) == 2
@@ -182,6 +184,13 @@ def test_the_same_file_gives_the_same_numbers_and_json_is_all_of_the_output(
     assert json.loads(first.out) == read(tmp_path)
     assert torch.equal(state, torch.get_rng_state())
     assert not (tmp_path / "there" / "inversion.png").exists()
+
+
+def test_by_the_sign_of_the_gradient_and_on_a_device(run: Callable[..., Said]) -> None:
+    said = run(CONFIG.replace("iterations = 60", 'iterations = 60\ndescent = "sign"\ndevice = "cpu"'), "--json")
+    found = json.loads(said.out)
+    assert found["settings"]["inversion"]["step"] == 0.03
+    assert found["reidentifies"] is True
 
 
 @pytest.mark.parametrize(
@@ -236,6 +245,9 @@ def test_a_network_that_is_defended_already(run: Callable[..., Said]) -> None:
         ("iterations = 60", "bounds = [1, 0]", "bounds of two numbers, the lower first"),
         ("iterations = 60", "bounds = [0, 0.5]", "expected bounds that hold the pixels, 0 to 1"),
         ("iterations = 60", "step = 2.0", "inversion.step = 2.0"),
+        ("iterations = 60", 'descent = "lbfgs"', "inversion.descent = 'lbfgs'"),
+        ("iterations = 60", 'device = "no"', "inversion.device = 'no' (Expected one of"),
+        ("iterations = 60", 'device = "meta"', "a device that PyTorch has here"),
         ("tv_weight = 0.01", "tv_weight = -1.0", "inversion.tv_weight = -1.0"),
         ("images = 20", "images = 4", "data.images = 4"),
         ("images = 20", "training = 1700", "data.images, candidates and training of 1,830 together; expected at most"),

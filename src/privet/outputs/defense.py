@@ -128,6 +128,20 @@ class Defense(nn.Module):
         """The network itself, the very same object, for training; the innermost one if defenses are nested."""
         return self._defense.network
 
+    def origin_scores(self, output: Any) -> Tensor:
+        """The part of what :meth:`origin_network` answered that is defended, with its gradient and without defense.
+
+        Args:
+            output: what the network answered.
+
+        Returns:
+            Its scores, a tensor.
+
+        Raises:
+            DefenseError: the output has no such part.
+        """
+        return self._defense.part.of(output)
+
     def around(self, network: nn.Module) -> Self:
         """The same defense around another network, as an attacker puts it around networks of its own.
 

@@ -115,6 +115,7 @@ def test_a_good_reconstruction_beats_both_baselines(scene: dict[str, Any]) -> No
     assert found.reconstruction.ssim.low > found.class_mean.ssim.high
     assert found.reconstruction.confidence.value > 0.8
     assert "nearest other" in str(found)
+    assert max(map(len, str(found).splitlines())) <= 80
     assert len(found.reconstruction.distances) == 40
 
 
@@ -190,6 +191,10 @@ def test_a_judge_that_is_not_independent_is_refused(scene: dict[str, Any]) -> No
         (lambda scene: {"candidates": scene["candidates"][:0]}, "candidates of shape"),
         (lambda scene: {"candidates": scene["candidates"] * float("nan")}, "candidates hold NaN"),
         (lambda scene: {"training": (scene["training"][0], scene["training"][1][:5])}, "training labels of shape"),
+        (
+            lambda scene: {"candidates": torch.cat((scene["candidates"], scene["training"][0][7:8]))},
+            "candidate 660 is among the training images",
+        ),
         (
             lambda scene: {"candidates": torch.cat((scene["candidates"], scene["originals"][3:4])).double()},
             "original 3 is among",

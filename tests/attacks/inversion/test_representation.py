@@ -187,6 +187,36 @@ def test_behind_a_defense_the_answer_is_matched(defend: Any) -> None:
         assert float((values - wanted).abs().mean()) < 0.06 * float(wanted.abs().max())
 
 
+class Boxes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"boxes": images.flatten(1)[:, :4], "logits": self.network(images)}
+
+
+@pytest.mark.parametrize("keep", [(), ("boxes",)])
+def test_behind_a_defense_of_a_part_of_the_answer(keep: tuple[str, ...]) -> None:
+    whole = Boxes().eval()
+    part, plain = outputs.Rounding(whole, 2, part="logits", keep=keep), outputs.Rounding(whole.network, 2)
+    observed = plain(originals())
+    assert torch.equal(part(originals())[0] if keep else part(originals()), observed)
+    found = [
+        Representation.behind(one, image_shape=SHAPE).reconstruct(observed, iterations=5, seed=0).images
+        for one in (part, plain)
+    ]
+    assert torch.equal(*found)
+
+
+def test_a_function_gets_images_of_the_type_of_its_targets() -> None:
+    net = network().double()
+    observed = net(originals().double()).detach()
+    found = attack(lambda images: net(images)).reconstruct(observed, iterations=3, seed=0)
+    assert found.images.dtype == torch.float64
+    assert attack().reconstruct(observed.float(), iterations=3, seed=0).images.dtype == torch.float32
+
+
 class Top(NamedTuple):
     values: Tensor
     indices: Tensor
@@ -227,6 +257,7 @@ def test_distances_are_zero_where_the_answer_is_the_observed_one() -> None:
         ({"norm_weight": float("nan")}, "norm_weight = nan"),
         ({"layer": "9"}, "the name of a module within"),
         ({"start": 2.0}, "start = 2.0"),
+        ({"normalisation": Normalisation((0.0,) * 3, (1.0,) * 3)}, "means of 1 or 2 channels"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changed: dict[str, Any], said: str) -> None:

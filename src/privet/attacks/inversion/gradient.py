@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from privet.attacks.inversion.arguments import image_shape_of, whole_number
 from privet.attacks.inversion.gradient_loss import MatchingLoss, Objective, Solver, SquaredDistance
 from privet.attacks.inversion.network_part import check_modes
-from privet.attacks.inversion.priors import Normalisation, Pixels, check_weight, total_variation
+from privet.attacks.inversion.priors import Normalisation, Pixels, check_channels, check_weight, total_variation
 from privet.attacks.inversion.progress import Show, shown
 from privet.errors import ArgumentError, DataError
 
@@ -101,7 +101,7 @@ class GradientInversion:
         self._model = model
         self._shape = image_shape_of(image_shape)
         self._pixels = Pixels.of(bounds)
-        self._normalisation = normalisation
+        self._normalisation = check_channels(normalisation, self._shape)
         self._loss: MatchingLoss = SquaredDistance() if loss is None else loss
         self._tv_weight = check_weight("tv_weight", tv_weight)
         self._solver = self._loss.solver() if solver is None else solver

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from privet.errors import ArgumentError
 
-__all__ = ["Normalisation", "Pixels", "check_weight", "norm_prior", "priors", "total_variation"]
+__all__ = ["Normalisation", "Pixels", "check_channels", "check_weight", "norm_prior", "priors", "total_variation"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,18 @@ class Normalisation:
         """Images (N, C, H, W) as the network takes them."""
         mean, spread = (images.new_tensor(part)[:, None, None] for part in (self.mean, self.spread))
         return (images - mean) / spread
+
+
+def check_channels(normalisation: Normalisation | None, image_shape: tuple[int, int, int]) -> Normalisation | None:
+    """Refuse a normalisation of other channels than the images have.
+
+    Raises:
+        ArgumentError: it has neither one number nor one for each channel.
+    """
+    if normalisation is not None and len(normalisation.mean) not in (1, image_shape[0]):
+        allowed = f"means of 1 or {image_shape[0]} channels, as the images have"
+        raise ArgumentError("normalisation", normalisation.mean, allowed)
+    return normalisation
 
 
 def total_variation(images: Tensor) -> Tensor:

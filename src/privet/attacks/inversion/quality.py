@@ -66,12 +66,16 @@ class InversionQuality:
         return self.reconstruction.reidentified.low > self.class_mean.reidentified.high
 
     def __str__(self) -> str:
-        columns = ("", "L2 / norm", "PSNR, dB", "SSIM", "confidence", f"found of {self.candidates:,}")
-        lines = [columns]
-        for name, one in self.sets().items():
-            psnr = f"{one.psnr.value:.1f} [{one.psnr.low:.1f}, {one.psnr.high:.1f}]"
-            lines.append((name, str(one.relative_l2), psnr, str(one.ssim), str(one.confidence), str(one.reidentified)))
-        return "\n".join(f"{line[0]:14}" + "".join(f"  {cell:>20}" for cell in line[1:]) for line in lines)
+        sets = list(self.sets().values())
+        lines = [
+            ("", *self.sets()),
+            ("L2 / norm", *(str(one.relative_l2) for one in sets)),
+            ("PSNR, dB", *(f"{one.psnr.value:.1f} [{one.psnr.low:.1f}, {one.psnr.high:.1f}]" for one in sets)),
+            ("SSIM", *(str(one.ssim) for one in sets)),
+            ("confidence", *(str(one.confidence) for one in sets)),
+            (f"found of {self.candidates:,}", *(str(one.reidentified) for one in sets)),
+        ]
+        return "\n".join(f"{line[0]:14}" + "".join(f"{cell:>22}" for cell in line[1:]) for line in lines)
 
     def sets(self) -> dict[str, Quality]:
         """What was reconstructed and both baselines, by name."""
@@ -111,7 +115,8 @@ def evaluate(
 
     Raises:
         ArgumentError: the judge is the attacked network, or has its weights; or is in training mode.
-        DataError: shapes do not fit, a class has no training image, or an original is among the others.
+        DataError: shapes do not fit, a class has no training image, an original is among the others, or a candidate
+            among the training images.
     """
     images, originals, candidates = (one.detach().cpu().double() for one in (images, originals, candidates))
     inputs, classes = training[0].detach().cpu().double(), training[1].cpu().long()
@@ -133,6 +138,12 @@ def evaluate(
             raise DataError(
                 f"original {int(same.int().argmax())} is among the {name}; leave the originals out of them."
             )
+    same = (inputs[nearest(candidates, inputs)] == candidates).flatten(1).all(1)
+    if bool(same.any()):
+        raise DataError(
+            f"candidate {int(same.int().argmax())} is among the training images too, so that a baseline made of these "
+            "would find it and never the original; leave it out of one of them."
+        )
     pool = torch.cat((originals, candidates))
     sets = (images, torch.stack(means), others)
     found, by_class, by_others = (_quality(one, originals, labels, judge, pool, bounds) for one in sets)

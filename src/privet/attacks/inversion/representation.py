@@ -13,7 +13,7 @@ from privet.attacks.inversion.arguments import image_shape_of, whole_number
 from privet.attacks.inversion.descent import AdamDescent, Descent
 from privet.attacks.inversion.network_part import Function, check_modes, part_of
 from privet.attacks.inversion.observation import Distance, distance_to
-from privet.attacks.inversion.priors import Normalisation, Pixels, check_weight, priors
+from privet.attacks.inversion.priors import Normalisation, Pixels, check_channels, check_weight, priors
 from privet.attacks.inversion.progress import Show, shown
 from privet.errors import ArgumentError, DataError
 from privet.output_form import OutputForm
@@ -32,6 +32,9 @@ class Defended(Protocol):
 
     def origin_network(self) -> nn.Module:
         """The network itself."""
+
+    def origin_scores(self, output: Any) -> Tensor:
+        """Of what the network answers, what is defended."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,8 @@ class Representation:
             images (N, C, H, W) to answers (N, ...), of each image apart.
         image_shape: (C, H, W), any channels and any sizes.
         bounds: the least and the most that a pixel may be.
-        layer: the name of a module within ``network`` whose output was observed; None for the network's own.
+        layer: the name of a module within ``network`` whose output was observed, the first one where it is called
+            several times; None for the network's own.
         normalisation: what is done to pixels before the network sees them; None for nothing.
         form: what a defense let out of the answers; see :meth:`behind`.
         tv_weight: of the total variation, at least 0.
@@ -108,7 +112,7 @@ class Representation:
         self._network = network
         self._shape = image_shape_of(image_shape)
         self._pixels = Pixels.of(bounds)
-        self._normalisation = normalisation
+        self._normalisation = check_channels(normalisation, self._shape)
         self._form = OutputForm() if form is None else form
         self._tv_weight = check_weight("tv_weight", tv_weight)
         self._norm_weight = check_weight("norm_weight", norm_weight)
@@ -127,7 +131,8 @@ class Representation:
         of the records no more than the defended answers.
 
         Args:
-            served: a network in a defense of ``privet.outputs``, whose answer is one tensor (N, classes).
+            served: a network in a defense of ``privet.outputs``. Where that defends a part of the network's answer, or
+                keeps others beside it, the targets are the defended answers alone.
             settings: as of the class, without ``network``, ``form`` and ``layer``.
 
         Raises:
@@ -135,7 +140,10 @@ class Representation:
         """
         if settings.get("layer") is not None:
             raise ArgumentError("layer", settings["layer"], "None behind a defense", "It lets out answers alone.")
-        return cls(served.origin_network(), form=served.output_form, **settings)
+        network = served.origin_network()
+        attack = cls(network, form=served.output_form, **settings)
+        attack._part = lambda images: served.origin_scores(network(images))
+        return attack
 
     def reconstruct(
         self,
@@ -164,7 +172,7 @@ class Representation:
         """
         check_modes(self._network)
         steps, runs = whole_number("iterations", iterations), whole_number("restarts", restarts)
-        device, dtype = _where(self._network)
+        device, dtype = _where(self._network, targets)
         distance, count = distance_to(targets, self._form, device)
         if count == 0:
             raise ArgumentError("targets", "no answers", "at least one")
@@ -218,11 +226,16 @@ def _better(left: Reconstruction, right: Reconstruction) -> Reconstruction:
     )
 
 
-def _where(network: object) -> tuple[torch.device, torch.dtype]:
+def _where(network: object, targets: object) -> tuple[torch.device, torch.dtype]:
+    """Of the network's weights; of the targets where it is a function or has none."""
     if isinstance(network, nn.Module):
         for parameter in network.parameters():
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 remedy = "Squares of its gradients would be lost; call network.float()."
                 raise ArgumentError("network", str(parameter.dtype), "a network of float32 or float64", remedy)
             return parameter.device, parameter.dtype
-    return torch.device("cpu"), torch.float32
+    if isinstance(targets, tuple) and targets:  # of top-k
+        targets = targets[0]
+    if not isinstance(targets, Tensor):
+        return torch.device("cpu"), torch.float32
+    return targets.device, targets.dtype if targets.dtype is torch.float64 else torch.float32

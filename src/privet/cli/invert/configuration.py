@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from privet.attacks.inversion import AdamDescent, Normalisation, Representation
+from privet.attacks.inversion import AdamDescent, Descent, Normalisation, Representation, SignDescent
 from privet.cli.toml_file import TomlTable
 from privet.output_form import MOST_DECIMALS
 
@@ -17,6 +17,7 @@ __all__ = ["Configuration", "Data", "DefenseTable", "Inversion", "Network", "Out
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+_DESCENTS: dict[str, type[AdamDescent | SignDescent]] = {"adam": AdamDescent, "sign": SignDescent}
 _FEWEST_IMAGES = 5  # fewer have no interval worth the name
 
 
@@ -87,13 +88,23 @@ class Inversion(TomlTable):
     tv_weight: Annotated[float, Field(ge=0)] = _default(Representation, "tv_weight")
     norm_weight: Annotated[float, Field(ge=0)] = _default(Representation, "norm_weight")
     start: Annotated[float, Field(ge=0, le=1)] = _default(Representation, "start")
-    step: Annotated[float, Field(gt=0, le=1)] = _default(AdamDescent, "step")
+    descent: Literal["adam", "sign"] = "adam"
+    step: Annotated[float, Field(gt=0, le=1)] | None = None
+    device: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Inversion:
         if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
             raise ValueError("bounds of two numbers, the lower first, such as [0, 1]")
+        if self.step is None:
+            object.__setattr__(self, "step", _default(_DESCENTS[self.descent], "step"))
         return self
+
+    @property
+    def moved(self) -> Descent:
+        """How images move."""
+        assert self.step is not None
+        return _DESCENTS[self.descent](self.step)
 
 
 class DefenseTable(TomlTable):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from privet import outputs
 from privet.atomic_file import check_destination
-from privet.attacks.inversion import AdamDescent, InversionQuality, Quality, Representation, evaluate
+from privet.attacks.inversion import InversionQuality, Quality, Representation, evaluate
 from privet.attacks.inversion.network_part import part_of
 from privet.cli.audit.columns import records_from
 from privet.cli.invert.configuration import Configuration, DefenseTable, Network
@@ -92,8 +92,8 @@ def assemble(path: Path, configuration: Configuration) -> Parts:
     images = _images(path, configuration)
     low, high = configuration.inversion.bounds
     originals, candidates, training = _split(path, configuration, images)
-    network = network_of(path, "network", configuration.network, images)
-    judge = network_of(path, "judge", configuration.judge, images)
+    network = _moved(path, configuration, network_of(path, "network", configuration.network, images))
+    judge = _moved(path, configuration, network_of(path, "judge", configuration.judge, images))
     served, network = _served(path, configuration, network)
     observed = _observed(path, configuration, served, originals.inputs)
     judge = _judging(path, configuration, judge, originals)
@@ -174,6 +174,21 @@ def _split(path: Path, configuration: Configuration, images: Examples) -> tuple[
     return images.split(wanted.images, wanted.candidates, training, seed=wanted.seed)
 
 
+def _moved(path: Path, configuration: Configuration, network: nn.Module) -> nn.Module:
+    device = configuration.inversion.device
+    if device is None:
+        return network
+    try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("it holds no numbers")
+        return network.to(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a build without it asserts
+        said = str(error).partition("\n")[0]
+        raise FileFormatError(
+            path, f"inversion.device = {device!r} ({said})", "a device that PyTorch has here"
+        ) from error
+
+
 def _served(path: Path, configuration: Configuration, network: nn.Module) -> tuple[nn.Module, nn.Module]:
     wanted, builder = configuration.defense, configuration.network.builder
     if isinstance(network, outputs.Defense):
@@ -199,6 +214,7 @@ def _defended(network: nn.Module, wanted: DefenseTable) -> outputs.Defense:
 def _observed(path: Path, configuration: Configuration, served: nn.Module, images: Tensor) -> Any:
     wanted = configuration.network
     normalisation = wanted.normalisation
+    images = images.to(configuration.inversion.device)
     seen = images if normalisation is None else normalisation(images)
     with _placed(path, {"layer": "network.layer", "k": "defense.k", "decimals": "defense.decimals"}):
         part = part_of(served, wanted.layer)
@@ -222,7 +238,7 @@ def _attack(
         "tv_weight": wanted.tv_weight,
         "norm_weight": wanted.norm_weight,
         "start": wanted.start,
-        "descent": AdamDescent(wanted.step),
+        "descent": wanted.moved,
     }
     with _placed(path, {"targets": "network"}):
         if isinstance(served, outputs.Defense):
@@ -241,7 +257,7 @@ def _judging(path: Path, configuration: Configuration, judge: nn.Module, origina
     if wanted.normalisation is not None:
         judge = Normalised(judge, wanted.normalisation).eval()
     with _running(path, "judge", wanted, images), torch.no_grad():
-        answers: object = judge(images)
+        answers: object = judge(images.to(configuration.inversion.device))
     expected = f"logits ({len(images)}, {originals.classes}), one a class"
     if not isinstance(answers, Tensor):
         raise FileFormatError(path, f"a judge that answers a {type(answers).__name__}", expected)
