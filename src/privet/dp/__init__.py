@@ -9,6 +9,7 @@ from privet.dp.doctor import examine
 from privet.dp.entry import make_private
 from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep, StepRecord
 from privet.dp.fitting import fit
+from privet.dp.per_example.expand import Expand
 from privet.dp.plan import Plan
 from privet.dp.private import Private, Spent, TestRun
 from privet.dp.progress import Reached
@@ -22,6 +23,7 @@ __all__ = [
     "ClippingStrategy",
     "Diagnosis",
     "Diagnostics",
+    "Expand",
     "FitResult",
     "FixedNorm",
     "Groups",

@@ -107,6 +107,8 @@ def _lines(place: str, module: nn.Module, edit: str) -> Iterator[str]:
     elif module._compiled_call_impl is not None:
         yield f"{place}._compiled_call_impl = None"
     elif isinstance(module, nn.RNNBase):
+        if "outside of it" in edit:
+            return  # only the source of what it is in helps
         yield f"{place}.requires_grad_(False)  # or another layer in its place"
     elif "batch_first=True" in edit:
         yield from (

@@ -124,13 +124,13 @@ def law_agrees(case: Problem, groups: int = 1, tolerance: float | None = None) -
     assert gradients.squared_norms.shape == (len(members), case.size)
     assert gradients.squared_norms.dtype == torch.float64
     for group, names in enumerate(members):
-        squares = torch.stack([wanted[name].flatten(1).square().sum(dim=1) for name in names]).sum(dim=0)
+        squares = torch.stack([wanted[name].reshape(case.size, -1).square().sum(dim=1) for name in names]).sum(dim=0)
         close(gradients.squared_norms[group], squares, 2 * relative * squares.max().item(), f"norms of {names}")
     weights = 2 * torch.rand(len(members), case.size, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     total = sums(engine, gradients, weights)
     for group, names in enumerate(members):
         for name in names:
-            largest = wanted[name].flatten(1).norm(dim=1).max().item()
+            largest = wanted[name].reshape(case.size, -1).norm(dim=1).max().item()
             close(found[name], wanted[name], relative * largest, f"gradients of {name}")
             exact = torch.einsum("b,b...->...", weights[group], wanted[name])
             rounding = 2 * torch.finfo(dtype).eps  # of the ones that the sum was added to

@@ -7,6 +7,8 @@ import torch
 from tests.dp.per_example.laws import Problem, problem
 from torch import nn
 
+from privet.dp import Expand
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -111,6 +113,33 @@ CONVOLUTION = [
     ),
 ]
 
+CONVOLUTION_3D = [
+    layer("conv3d", lambda: nn.Conv3d(2, 3, (2, 3, 2)), 2, 4, 5, 4),
+    layer("conv3d stride, dilation, padding", lambda: nn.Conv3d(2, 3, 2, (1, 2, 3), (0, 1, 2), (2, 1, 3)), 2, 4, 5, 6),
+    layer("conv3d groups", lambda: nn.Conv3d(4, 2, 2, groups=2, bias=False), 4, 3, 4, 3),
+    layer(
+        "conv3d same, circular", lambda: nn.Conv3d(2, 2, (2, 3, 4), padding="same", padding_mode="circular"), 2, 4, 4, 5
+    ),
+    layer("conv3d wide", lambda: nn.Conv3d(16, 16, 2), 16, 3, 3, 3, size=9),
+    layer("conv3d ghost", lambda: nn.Conv3d(20, 24, 3, padding=1, stride=2), 20, 2, 2, 3),
+]
+
+TRANSPOSED = [
+    layer("transposed conv1d", lambda: nn.ConvTranspose1d(3, 4, 3), 3, 6),
+    layer("transposed conv1d, rest", lambda: nn.ConvTranspose1d(3, 4, 3, 2, 1, 1), 3, 6),
+    layer("transposed conv1d, a large rest", lambda: nn.ConvTranspose1d(3, 4, 2, 1, 1, 2, dilation=3), 3, 6),
+    layer("transposed conv2d", lambda: nn.ConvTranspose2d(3, 4, 3), 3, 5, 4),
+    layer("transposed conv2d without bias", lambda: nn.ConvTranspose2d(3, 4, 3, bias=False), 3, 5, 4),
+    layer("transposed conv2d with frozen weight", lambda: frozen(nn.ConvTranspose2d(3, 4, 3), "weight"), 3, 5, 4),
+    layer("transposed conv2d with frozen bias", lambda: frozen(nn.ConvTranspose2d(3, 4, 3), "bias"), 3, 5, 4),
+    layer("transposed conv2d, stride", lambda: nn.ConvTranspose2d(3, 4, (2, 3), (2, 3), (1, 0)), 3, 4, 3),
+    layer("transposed conv2d, rest", lambda: nn.ConvTranspose2d(3, 4, 3, (2, 3), (1, 2), (1, 2)), 3, 4, 3),
+    layer("transposed conv2d, groups", lambda: nn.ConvTranspose2d(4, 6, 3, 2, groups=2, dilation=2), 4, 4, 3),
+    layer("transposed conv2d, wide", lambda: nn.ConvTranspose2d(16, 17, 3, 2), 16, 4, 5, size=9),
+    layer("transposed conv2d, ghost", lambda: nn.ConvTranspose2d(20, 24, 4), 20, 2, 2),
+    layer("transposed conv3d", lambda: nn.ConvTranspose3d(2, 3, 2, (1, 2, 1), output_padding=(0, 1, 0)), 2, 3, 2, 3),
+]
+
 EMBEDDING = [
     layer("embedding 1-D", lambda: nn.Embedding(5, 3), words=5),
     layer("embedding", lambda: nn.Embedding(20, 3), 4, words=20),
@@ -139,6 +168,97 @@ NORMALIZATION = [
     layer("rms norm, positions", lambda: nn.RMSNorm(6, eps=1e-2), 4, 6),
 ]
 
+INSTANCE_NORM = [
+    layer("instance norm 1-D", lambda: nn.InstanceNorm1d(4, affine=True), 4, 6),
+    layer("instance norm", lambda: nn.InstanceNorm2d(4, affine=True, eps=1e-3), 4, 3, 5),
+    layer("instance norm 3-D", lambda: nn.InstanceNorm3d(2, affine=True), 2, 2, 3, 4),
+    layer("instance norm with frozen bias", lambda: frozen(nn.InstanceNorm2d(4, affine=True), "bias"), 4, 3, 5),
+]
+
+PRELU = [
+    layer("prelu", nn.PReLU, 4, 6),
+    layer("prelu of vectors", lambda: nn.PReLU(6), 6),
+    layer("prelu of channels", lambda: nn.PReLU(4), 4, 3, 5),
+]
+
+
+class Tokens(nn.Module):
+    """A class token, positions and a temperature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.positions, self.scale = (
+            Expand(torch.ones(1, 6)),
+            Expand(torch.ones(4, 6)),
+            Expand(torch.ones(())),
+        )
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = torch.cat([self.token(inputs), inputs], dim=1) + self.positions(inputs)
+        return hidden * self.scale(inputs).view(-1, 1, 1)
+
+
+EXPAND = [layer("bare parameters", Tokens, 3, 6)]
+
+
+class Outputs(nn.Module):
+    """A recurrent layer's outputs, or its last states, or its outputs from first states that depend on the input."""
+
+    def __init__(self, rnn: nn.RNNBase, what: str = "outputs") -> None:
+        super().__init__()
+        self.rnn, self.what = rnn, what
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        rnn, hx = self.rnn, None
+        whole = inputs if rnn.batch_first else inputs.transpose(0, 1)
+        if self.what == "begun":
+            count = rnn.num_layers * (2 if rnn.bidirectional else 1)
+            h, c = (
+                inputs.mean(dim=1)[:, :1].sin().expand(-1, size) * torch.arange(1, count + 1).view(-1, 1, 1)
+                for size in (rnn.proj_size or rnn.hidden_size, rnn.hidden_size)
+            )
+            hx = (h, c) if rnn.mode == "LSTM" else h
+        outputs, states = rnn(whole, hx)
+        if self.what == "states":
+            return torch.cat([one.transpose(0, 1) for one in (states if rnn.mode == "LSTM" else (states,))], dim=2)
+        return outputs if rnn.batch_first else outputs.transpose(0, 1)
+
+
+def recurrent(name: str, make: Callable[[], nn.RNNBase], what: str = "outputs") -> Layer:
+    return layer(name, lambda: Outputs(make(), what), 4, 5)
+
+
+RECURRENT = [
+    case
+    for kind in (nn.RNN, nn.GRU, nn.LSTM)
+    for case in (
+        recurrent(f"{kind.__name__}", lambda kind=kind: kind(5, 3, batch_first=True)),
+        recurrent(f"{kind.__name__} without bias, time first", lambda kind=kind: kind(5, 3, bias=False)),
+        recurrent(f"{kind.__name__} states", lambda kind=kind: kind(5, 3, batch_first=True), "states"),
+        recurrent(
+            f"{kind.__name__} begun, two layers, both ways",
+            lambda kind=kind: kind(5, 3, 2, batch_first=True, bidirectional=True),
+            "begun",
+        ),
+        recurrent(
+            f"{kind.__name__}, some frozen",
+            lambda kind=kind: frozen(kind(5, 3, 2, batch_first=True), "weight_hh_l0", "bias_ih_l0", "weight_ih_l1"),
+        ),
+        recurrent(
+            f"{kind.__name__}, a frozen layer",
+            lambda kind=kind: frozen(
+                kind(5, 3, 2, batch_first=True), "weight_hh_l0", "weight_ih_l0", "bias_ih_l0", "bias_hh_l0"
+            ),
+        ),
+    )
+]
+RECURRENT += [
+    recurrent("RNN, relu", lambda: nn.RNN(5, 3, nonlinearity="relu", batch_first=True)),
+    recurrent("LSTM, projected", lambda: nn.LSTM(5, 4, 2, batch_first=True, proj_size=2, bidirectional=True), "begun"),
+    recurrent("LSTM, projected states", lambda: nn.LSTM(5, 4, batch_first=True, proj_size=2), "states"),
+    layer("LSTM, wide", lambda: Outputs(nn.LSTM(30, 24, batch_first=True)), 3, 30),
+]
+
 WITHOUT_PARAMETERS = [
     layer("layer norm without parameters", lambda: nn.LayerNorm(6, elementwise_affine=False), 4, 6),
     layer("group norm without parameters", lambda: nn.GroupNorm(2, 4, affine=False), 4, 3, 5),
@@ -149,4 +269,15 @@ WITHOUT_PARAMETERS = [
 # As the first layer of a model it crashes torch's own backward pass, which the engine is held against.
 NEVER_FIRST = [layer("group norm, channels last", lambda: nn.GroupNorm(2, 4), 4, 3, 5, channels_last=True)]
 
-LAYERS = [*LINEAR, *CONVOLUTION, *EMBEDDING, *NORMALIZATION]
+LAYERS = [
+    *LINEAR,
+    *CONVOLUTION,
+    *CONVOLUTION_3D,
+    *TRANSPOSED,
+    *EMBEDDING,
+    *NORMALIZATION,
+    *INSTANCE_NORM,
+    *PRELU,
+    *EXPAND,
+    *RECURRENT,
+]

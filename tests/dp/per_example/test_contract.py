@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from tests.dp.per_example.laws import Problem, law_agrees, law_norms_bound_the_sum, law_takes_out
+from tests.dp.per_example.laws import Problem, law_agrees, law_norms_bound_the_sum, law_takes_out, random_
 from tests.dp.per_example.layers import LAYERS, NEVER_FIRST, WITHOUT_PARAMETERS, Layer
+
+from privet.dp.per_example.engine import Engine
 
 
 def table(layers):
@@ -57,6 +59,26 @@ def test_a_finite_example_whose_gradient_overflows_is_taken_out(layer: Layer):
     loud = targets.clone()
     loud[2] *= 1e300
     law_takes_out(case, Problem(case.model, (inputs, loud), case.memory_format), 2)
+
+
+@table([one for one in LAYERS if "RNN, relu" not in one.name])
+def test_under_autocast_the_sum_has_the_norms_that_were_told(layer: Layer):
+    """In bfloat16, near the float64 truth of weights that are small enough to be followed."""
+    case = layer.behind(torch.float32)
+    random_(case.model, seed=1, scale=0.2)
+
+    def loss(data):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = case.model(data[0])
+        return (output.float().sin() * data[1]).flatten(1).sum(dim=1)
+
+    law_norms_bound_the_sum(case, loss)
+    wanted = case.truth()
+    found = Engine(case.model).take(loss, case.data, case.size).per_example()
+    largest = sum(one.reshape(case.size, -1).square().sum(dim=1) for one in wanted.values()).sqrt().max().item()
+    for name, gradient in found.items():
+        assert gradient.dtype == torch.float32
+        assert (gradient.double() - wanted[name]).reshape(case.size, -1).norm(dim=1).max().item() < 0.1 * largest, name
 
 
 def test_every_parameter_a_group():

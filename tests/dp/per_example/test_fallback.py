@@ -47,6 +47,17 @@ class Scale(nn.Module):
         return input * self.scale + shift
 
 
+class Product(nn.Module):
+    """Two arguments of a layer without a rule."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.layer = nn.Bilinear(features, features, 2)
+
+    def forward(self, input):
+        return self.layer(input, input.cos())
+
+
 class Listed(nn.Module):
     """Parameters in lists and dicts, which have no forward."""
 
@@ -176,11 +187,8 @@ UNITS = {
     "weight norm with bias": (lambda: parametrizations.weight_norm(nn.Linear(6, 4)), (2, 6)),
     "orthogonal": (lambda: parametrizations.orthogonal(nn.Linear(6, 6), use_trivialization=False), (6,)),
     "attention with weight norm": (parametrized_attention, (3, 6)),
-    "conv3d": (lambda: nn.Conv3d(2, 3, 2), (2, 3, 4, 3)),
-    "transposed": (lambda: nn.ConvTranspose2d(2, 3, 2, stride=2), (2, 3, 4)),
-    "prelu": (lambda: nn.PReLU(4), (4, 3)),
+    "bilinear": (lambda: Product(3), (3,)),
     "batch norm in eval mode": (fixed_batch_norm, (6,)),
-    "instance norm": (lambda: nn.InstanceNorm1d(4, affine=True), (4, 5)),
     "tied inside": (TiedInside, (6,)),
     "partly frozen": (partly_frozen, (6,)),
     "tied with a rule": (Shared, (6,)),

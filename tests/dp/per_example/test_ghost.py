@@ -43,6 +43,30 @@ def law_never_understates(left: Tensor, right: Tensor) -> None:
         assert one >= norm * (1.0 - UNDERSTATED), f"what is added has norm {norm}, it was told as {one}"
 
 
+def law_crossed_never_understates(left: Tensor, right: Tensor) -> None:
+    """The same, its positions in two factors; where it does not tell, the gradient is made."""
+    lefts, rights = (list(values.split((left.shape[1] + 1) // 2, dim=1)) for values in (left, right))
+    told, doubtful = kernels.crossed_squared_norms(lefts, rights)
+    exact = torch.bmm(left.double().mT, right.double()).flatten(1).norm(dim=1)
+    rounding = 1e-6 * left.shape[1] ** 0.5 * (left.double().norm(dim=2) * right.double().norm(dim=2)).sum(dim=1)
+    for index in (~doubtful).nonzero().flatten().tolist():
+        one, norm = told[index].sqrt().item(), exact[index].item()
+        assert one >= norm * (1.0 - UNDERSTATED), f"the norm is {norm}, it was told as {one}"
+        assert one <= norm * (1.0 + OVERSTATED) + rounding[index].item(), f"the norm is {norm}, it was told as {one}"
+
+
+def test_words_are_vectors_with_a_one():
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 5, (3, 4), generator=generator), torch.randint(0, 5, (3, 2), generator=generator)
+    dense = torch.randn(3, 6, 5, generator=generator, dtype=torch.float64)
+    rights = [torch.randn(3, size, 7, generator=generator, dtype=torch.float64) for size in (4, 6, 2)]
+    told, doubtful = kernels.crossed_squared_norms([words[0], dense, words[1]], rights)
+    hot = [torch.nn.functional.one_hot(one, 5).double() for one in words]
+    made = torch.cat([hot[0], dense, hot[1]], 1).mT @ torch.cat(rights, 1)
+    torch.testing.assert_close(told, made.flatten(1).square().sum(dim=1), rtol=1e-12, atol=0.0)
+    assert not bool(doubtful.any())
+
+
 def law_plain_norm(row: Tensor) -> None:
     told = kernels.squared_norms(row).sqrt().item()
     norm = row.double().norm().item()
@@ -66,6 +90,7 @@ def law_plain_norm(row: Tensor) -> None:
 @example(seed=3, pairs=20, p=64, q=128, rest=1e-4, alike=False)
 def test_never_understates(seed, pairs, p, q, rest, alike):
     law_never_understates(*cancelling(seed, pairs, p, q, rest, alike))
+    law_crossed_never_understates(*cancelling(seed, pairs, p, q, rest, alike))
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e-8, 1.0, 1e8, 1e15])

@@ -62,6 +62,10 @@ class Unit(nn.Module):
         return self.child(input) * self.gain
 
 
+class OwnLSTM(nn.LSTM):
+    pass
+
+
 def pruned() -> nn.Module:
     layer = nn.Linear(4, 4)
     torch.nn.utils.prune.random_unstructured(layer, "weight", amount=1)
@@ -88,10 +92,13 @@ REFUSED = {
         r"running averages.*track_running_stats=False",
     ),
     "lazy": (lambda: nn.LazyLinear(4), "1", "shapes are not known"),
-    "lstm": (lambda: nn.LSTM(4, 3), "1", "not yet supported.*Freeze"),
-    "gru": (lambda: nn.GRU(4, 3), "1", "not yet supported"),
-    "rnn": (lambda: nn.RNN(4, 3), "1", "not yet supported"),
-    "lstm in a unit": (lambda: Unit(nn.LSTM(4, 3)), "1.child", "not yet supported"),
+    "lstm of another type": (lambda: OwnLSTM(4, 3), "1", "another type.*freeze"),
+    "lstm with weight norm": (
+        lambda: parametrizations.weight_norm(nn.LSTM(4, 3), "weight_hh_l0"),
+        "1",
+        "another type.*without weight norm",
+    ),
+    "lstm in a unit": (lambda: Unit(nn.LSTM(4, 3)), "1.child", "cannot run recurrent layers.*outside of it"),
     "old weight norm": (lambda: weight_norm(nn.Linear(4, 4)), "1", "hook.*parametrizations.weight_norm"),
     "old spectral norm": (lambda: spectral_norm(nn.Linear(4, 4)), "1", "hook.*parametrizations.weight_norm"),
     "pruned": (pruned, "1", "pruning.*prune.remove"),
@@ -181,11 +188,11 @@ def test_the_edit_mends_it():
 
 
 def test_all_of_them_are_listed_in_the_models_order():
-    model = nn.Sequential(nn.BatchNorm1d(4), nn.Sequential(nn.LSTM(4, 4), Unit(nn.Dropout(0.2))), nn.LazyLinear(3))
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Sequential(OwnLSTM(4, 4), Unit(nn.Dropout(0.2))), nn.LazyLinear(3))
     found = refusals(model)
     assert [(refusal.name, refusal.kind) for refusal in found] == [
         ("0", "BatchNorm1d"),
-        ("1.0", "LSTM"),
+        ("1.0", "OwnLSTM"),
         ("1.1.child", "Dropout"),
         ("2", "LazyLinear"),
     ]
@@ -194,7 +201,7 @@ def test_all_of_them_are_listed_in_the_models_order():
 
 
 def test_the_model_itself():
-    assert str(refusals(nn.LSTM(4, 3))[0]).startswith("the model itself (LSTM) is refused: ")
+    assert str(refusals(OwnLSTM(4, 3))[0]).startswith("the model itself (OwnLSTM) is refused: ")
 
 
 @pytest.mark.parametrize("affine", [True, False])

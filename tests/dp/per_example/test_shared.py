@@ -16,15 +16,16 @@ from tests.dp.per_example.laws import (
 )
 from torch import Tensor, nn
 
+from privet.dp.per_example import tape
 from privet.dp.per_example.engine import Engine
 
 
 class Again(nn.Module):
     """The same layer so many times in a row, and once more beside."""
 
-    def __init__(self, layer: nn.Module, times: int) -> None:
+    def __init__(self, layer: nn.Module, times: int, size: int = 6) -> None:
         super().__init__()
-        self.layer, self.times, self.head = layer, times, nn.Linear(6, 3)
+        self.layer, self.times, self.head = layer, times, nn.Linear(size, 3)
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = inputs
@@ -36,11 +37,11 @@ class Again(nn.Module):
 class Tied(nn.Module):
     """A table of words that is also the last layer's weight, and an output bias that is not tied."""
 
-    def __init__(self, padding: int | None = None) -> None:
+    def __init__(self, padding: int | None = None, words: int = 7, size: int = 5) -> None:
         super().__init__()
-        self.words = nn.Embedding(7, 5, padding_idx=padding)
-        self.middle = nn.Linear(5, 5)
-        self.out = nn.Linear(5, 7)
+        self.words = nn.Embedding(words, size, padding_idx=padding)
+        self.middle = nn.Linear(size, size)
+        self.out = nn.Linear(size, words)
         self.out.weight = self.words.weight
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -100,6 +101,9 @@ SHARED = [
     ("rms norm twice", lambda: Again(nn.RMSNorm(6), 2), (4, 6), 0),
     ("table and last layer", Tied, (4,), 7),
     ("table with padding and last layer", lambda: Tied(padding=2), (9,), 7),
+    ("wide table and last layer", lambda: Tied(words=60, size=40), (4,), 60),
+    ("wide table with padding and last layer", lambda: Tied(2, 50, 40), (5,), 6),
+    ("a wide layer three times", lambda: Again(nn.Linear(40, 40), 3, 40), (2, 40), 0),
     ("two linear layers", TiedLinears, (6,), 0),
     ("two linear layers, positions", TiedLinears, (3, 6), 0),
     ("residual", Residual, (6,), 0),
@@ -137,14 +141,42 @@ def test_an_example_that_is_not_finite_is_taken_out(make, shape, words):
     law_takes_out(case, Problem(case.model, (case.data[0], loud)), 3)
 
 
-def test_the_cross_term_is_measured_a_few_examples_at_a_time():
-    """A tied table of 2^23 numbers: two examples at a time."""
+def test_the_cross_term_is_measured_a_few_examples_at_a_time(monkeypatch):
+    """A tied table of 2^22 numbers: four examples at a time, where they are made and not seen in their factors."""
+    monkeypatch.setattr(tape, "_crossed", lambda uses: None)
     model = nn.Sequential(nn.Linear(2048, 2048, bias=False), nn.Linear(2048, 2048, bias=False))
     model[1].weight = model[0].weight
     case = problem(model, (2048,), size=5, dtype=torch.float32)
     for parameter in case.model.parameters():
         parameter.data.mul_(0.02)
     law_agrees(case)
+
+
+@pytest.mark.parametrize("wide", [Tied(words=60, size=40), Again(nn.Linear(40, 40), 3, 40)], ids=["words", "layer"])
+def test_wide_ones_are_not_made(wide, monkeypatch):
+    case = problem(wide, (4,) if isinstance(wide, Tied) else (2, 40), words=60 if isinstance(wide, Tied) else 0)
+    monkeypatch.setattr(tape.Tape, "_make", lambda *_: pytest.fail("made"))
+    Engine(case.model).take(case.loss, case.data, case.size)
+
+
+def test_where_uses_cancel_the_gradient_itself_is_made():
+    """Tied layers whose gradients cancel but for a millionth: the Gram matrices tell nothing in float32."""
+    model = nn.Sequential(nn.Linear(40, 40, bias=False), nn.Linear(40, 40, bias=False))
+    model[1].weight = model[0].weight
+    data = torch.randn(3, 2, 40, generator=torch.Generator().manual_seed(0))
+    made = []
+    make = tape.Tape._make
+    tape_make = lambda self, *given: (made.append(given[1:]), make(self, *given))  # noqa: E731
+
+    def loss(data):
+        return (model[0](data) - (1.0 - 1e-6) * model[1](data)).flatten(1).sum(dim=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tape.Tape, "_make", tape_make)
+        gradients = Engine(model).take(loss, data, 3)
+    assert made == [(0, 1), (1, 2), (2, 3)]
+    added = gradients.per_example()["0.weight"].double().flatten(1).norm(dim=1)
+    assert bool((gradients.squared_norms[0].sqrt() >= added * (1 - 1e-5)).all())
 
 
 def test_what_is_used_twice_is_not_what_is_used_once():

@@ -1,9 +1,11 @@
-"""nn.Conv1d and nn.Conv2d: groups, stride, dilation, every padding mode."""
+"""Convolutions in one to three dimensions, and transposed ones: groups, stride, dilation, every padding mode."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,30 +14,38 @@ from torch import Tensor, nn
 from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
-from privet.dp.per_example.use import Room, Use
+from privet.dp.per_example.use import Factors, Room, Use
 
-__all__ = ["convolution"]
+__all__ = ["convolution", "transposed_convolution"]
 
 _GHOST = 0.5  # as for linear layers; what it saves here is less, since a grouped convolution is fast
 _WIDE = 16  # channels from which a grouped convolution is faster than unfolding
 _AT_ONCE = 8  # examples in one grouped convolution, so that what it reads stays in the cache
 _BLOCK = 1 << 20  # numbers in a block of unfolded inputs or of gradients that are not kept
 
-Pair = tuple[int, int]
+Sizes = tuple[int, ...]
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """A convolution in two dimensions; in one, the height is 1."""
+    """A convolution in two or three dimensions; of one, the height is 1."""
 
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
+    kernel: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
     groups: int
 
     def forward(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv2d(inputs, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+        convolve = F.conv2d if len(self.kernel) == 2 else F.conv3d
+        return convolve(inputs, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def transposed(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, rest: Sizes) -> Tensor:
+        """From what :meth:`forward` gives back to its inputs' shape, which has ``rest`` places that none sees."""
+        convolve = F.conv_transpose2d if len(self.kernel) == 2 else F.conv_transpose3d
+        return convolve(inputs, weight, bias, self.stride, self.padding, rest, self.groups, self.dilation)
 
     def by_input(self, grad: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
         return self._backward(grad, inputs, weight, self.groups, 0)
@@ -54,16 +64,25 @@ class _Shape:
     def _backward(self, grad: Tensor, inputs: Tensor, weight: Tensor, groups: int, which: int) -> Tensor:
         wanted = [which == 0, which == 1, False]
         found: Tensor = torch.ops.aten.convolution_backward(
-            grad, inputs, weight, None, self.stride, self.padding, self.dilation, False, (0, 0), groups, wanted
+            grad,
+            inputs,
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            (0,) * len(self.kernel),
+            groups,
+            wanted,
         )[which]
         return found
 
     def unfolded(self, inputs: Tensor, places: int, room: Room) -> Tensor:
-        """What each place sees, (b, C * kh * kw, L); good until the room's scratch is used again."""
-        vertical, horizontal = self.padding
-        if vertical or horizontal:
-            inputs = F.pad(inputs, (horizontal, horizontal, vertical, vertical))
-        out = room.scratch(len(inputs), inputs.shape[1] * self.kernel[0] * self.kernel[1], places)
+        """What each place sees, (b, C * kernel, L); good until the room's scratch is used again."""
+        if any(self.padding):
+            inputs = F.pad(inputs, [size for size in reversed(self.padding) for _ in range(2)])
+        out = room.scratch(len(inputs), inputs.shape[1] * math.prod(self.kernel), places)
         return kernels.unfold(inputs, self.kernel, self.stride, self.dilation, out)
 
 
@@ -71,18 +90,32 @@ class _ConvolutionUse:
     r"""Per example :math:`G_b = \sum_l g_{bl} u_{bl}^T`, u what place l sees; in each group of channels on its own."""
 
     def __init__(
-        self, parts: tuple[Part | None, Part | None], weight: Tensor, shape: _Shape, inputs: Tensor, grad: Tensor
+        self,
+        parts: tuple[Part | None, Part | None],
+        weight: Tensor,
+        shape: _Shape,
+        inputs: Tensor,
+        grad: Tensor,
+        output_grad: Tensor | None = None,
     ) -> None:
-        """Take inputs (B, C, H, W) and output gradients (B, O, oh, ow), contiguous."""
+        """Take inputs (B, C, *size) and output gradients (B, O, *places), contiguous.
+
+        A transposed convolution has them the other way round, and the bias is of ``output_grad``.
+        """
         self.parts: Sequence[Part] = [part for part in parts if part is not None]
         self._trained, self._weight, self._shape = parts[0] is not None, weight, shape
         self._inputs: Tensor | None = inputs
         self._grad: Tensor | None = grad
         self._kept: Tensor | None = None
-        self._bias_rows = grad.sum(dim=(2, 3)) if parts[1] is not None else None  # (B, O)
+        self._bias_rows: Tensor | None = None  # (B, O)
+        self._biased: Tensor | None = None  # what they are sums of
+        if parts[1] is not None:
+            self._biased = (grad if output_grad is None else output_grad).flatten(2)
+            self._bias_rows = self._biased.sum(dim=2)
 
     def squared_norms(self, room: Room) -> list[Tensor]:
         found = [self._weight_norms(room)] if self._trained else []
+        self._biased = None
         if self._bias_rows is not None:
             found.append(kernels.squared_norms(self._bias_rows))
         return found
@@ -90,7 +123,7 @@ class _ConvolutionUse:
     def _weight_norms(self, room: Room) -> Tensor:
         inputs, grad = self._pair()
         examples, p, numbers = len(inputs), grad.shape[1], self._weight.numel()
-        places, q = grad.shape[2] * grad.shape[3], numbers // p
+        places, q = math.prod(grad.shape[2:]), numbers // p
         if self._shape.groups == 1 and places * (p + q) < _GHOST * p * q:
             return self._ghost(inputs, grad, max(1, _BLOCK // (q * places)), room)
         self._kept = room.keep(examples, numbers)
@@ -108,15 +141,20 @@ class _ConvolutionUse:
         return kernels.remade(torch.cat(norms), self.most_norms()[0], places, inputs.dtype)
 
     def most_norms(self) -> list[Tensor]:
-        inputs, grad = self._pair()
-        norms = torch.linalg.vector_norm(grad.flatten(2), dim=1, dtype=torch.float64)  # (B, L)
         found = []
         if self._trained:
+            inputs, grad = self._pair()
+            norms = torch.linalg.vector_norm(grad.flatten(2), dim=1, dtype=torch.float64)  # (B, L)
             every = replace(self._shape, groups=1)
             ones = inputs.new_ones(1, 1, *self._shape.kernel, dtype=torch.float64)
             seen = every.forward(inputs.double().square().sum(dim=1, keepdim=True), ones, None).flatten(1).sqrt()
             found.append((norms * seen).sum(dim=1))
-        return found if self._bias_rows is None else [*found, norms.sum(dim=1)]
+        if self._biased is not None:
+            found.append(torch.linalg.vector_norm(self._biased, dim=1, dtype=torch.float64).sum(dim=1))
+        return found
+
+    def factors(self) -> list[Factors | None]:
+        return [None] * len(self.parts)
 
     def _ghost(self, inputs: Tensor, grad: Tensor, block: int, room: Room) -> Tensor:
         places = grad.flatten(2).mT  # (B, L, O)
@@ -127,7 +165,7 @@ class _ConvolutionUse:
         return torch.cat(norms)
 
     def _make(self, inputs: Tensor, grad: Tensor, out: Tensor, room: Room) -> None:
-        shape, places = self._shape, grad.shape[2] * grad.shape[3]
+        shape, places = self._shape, math.prod(grad.shape[2:])
         if shape.groups > 1 or min(inputs.shape[1], grad.shape[1]) >= _WIDE:
             for start in range(0, len(inputs), _AT_ONCE):
                 some = slice(start, start + _AT_ONCE)
@@ -183,48 +221,67 @@ class _ConvolutionUse:
 class _ConvolutionRule:
     """A convolution of what is padded already, or padded with zeros alike on both sides."""
 
-    def __init__(
-        self, name: str, module: nn.Conv1d | nn.Conv2d, padding: Pair, parts: tuple[Part | None, Part | None]
-    ) -> None:
+    def __init__(self, name: str, module: Convolution, padding: Sizes, parts: tuple[Part | None, Part | None]) -> None:
         self.name = name
         self._module = module
         self._parts = parts
         self.parts: Sequence[Part] = [part for part in parts if part is not None]
-        self._flat = isinstance(module, nn.Conv1d)
-        self._shape = _Shape(
-            _pair(module.kernel_size), _pair(module.stride, 1), padding, _pair(module.dilation, 1), module.groups
-        )
-
-    def _weight(self) -> Tensor:
-        weight = self._module.weight.detach()
-        return weight.unsqueeze(2) if self._flat else weight
-
-    def _lifted(self, values: Tensor) -> Tensor:
-        return values.unsqueeze(2) if self._flat else values
+        self._lift = _Lift(module)
+        self._shape = _shape(module, padding)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         bias = self._module.bias
-        output = self._shape.forward(self._lifted(inputs), self._weight(), None if bias is None else bias.detach())
-        return (output.squeeze(2) if self._flat else output), ()
+        up = self._lift.up
+        output = self._shape.forward(up(inputs), up(self._module.weight.detach()), _detached(bias))
+        return self._lift.down(output), ()
 
     def backward(
         self, inputs: Tensor, extras: tuple[Tensor, ...], grad: Tensor, wants_input: bool
     ) -> tuple[Tensor | None, Use]:
-        weight, inputs, grad = self._weight(), self._lifted(inputs), self._lifted(grad)
+        weight, inputs, grad = map(self._lift.up, (self._module.weight.detach(), inputs, grad))
         by_input = None
         if wants_input:
-            by_input = self._shape.by_input(grad, inputs.to(grad.dtype), weight.to(grad.dtype))
-            by_input = by_input.squeeze(2) if self._flat else by_input
+            by_input = self._lift.down(self._shape.by_input(grad, inputs.to(grad.dtype), weight.to(grad.dtype)))
         inputs, grad = inputs.to(weight.dtype).contiguous(), grad.to(weight.dtype).contiguous()
         return by_input, _ConvolutionUse(self._parts, weight, self._shape, inputs, grad)
 
 
-def convolution(name: str, module: nn.Conv1d | nn.Conv2d, part: PartOf) -> Handler:
-    """How an nn.Conv1d or nn.Conv2d is called. Other padding than zeros alike on both sides is done before it."""
+class _TransposedRule:
+    """The map by which a convolution's output gradients give its inputs'; inputs and outputs change their places."""
+
+    def __init__(self, name: str, module: Transposed, rest: Sizes, parts: tuple[Part | None, Part | None]) -> None:
+        self.name = name
+        self._module = module
+        self._parts = parts
+        self.parts: Sequence[Part] = [part for part in parts if part is not None]
+        self._lift = _Lift(module)
+        self._rest = _lifted(rest, 0)
+        self._shape = _shape(module, _lifted(tuple(map(int, module.padding)), 0))
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        bias, up = self._module.bias, self._lift.up
+        output = self._shape.transposed(up(inputs), up(self._module.weight.detach()), _detached(bias), self._rest)
+        return self._lift.down(output), ()
+
+    def backward(
+        self, inputs: Tensor, extras: tuple[Tensor, ...], grad: Tensor, wants_input: bool
+    ) -> tuple[Tensor | None, Use]:
+        weight, inputs, grad = map(self._lift.up, (self._module.weight.detach(), inputs, grad))
+        seen, shape = grad, self._shape
+        if any(self._rest):  # the last places are beyond what the convolution back may look at
+            pads = [pad for size, rest in zip(shape.padding, self._rest, strict=True) for pad in (size - rest, size)]
+            seen, shape = F.pad(grad, pads[::-1]), replace(shape, padding=(0,) * len(shape.padding))
+        by_input = self._lift.down(shape.forward(seen, weight.to(grad.dtype), None)) if wants_input else None
+        inputs, seen = inputs.to(weight.dtype).contiguous(), seen.to(weight.dtype).contiguous()
+        return by_input, _ConvolutionUse(self._parts, weight, shape, seen, inputs, grad.to(weight.dtype))
+
+
+def convolution(name: str, module: Convolution, part: PartOf) -> Handler:
+    """How a convolution is called. Other padding than zeros alike on both sides is done before it."""
     pads, mode = _pads(module), module.padding_mode
-    before: Pair = (pads[2], pads[0]) if module.weight.dim() == 4 else (0, pads[0])
     even = mode == "zeros" and all(pads[i] == pads[i + 1] for i in range(0, len(pads), 2))
-    rule = _ConvolutionRule(name, module, before if even else (0, 0), (part("weight"), part("bias")))
+    before = tuple(pads[::-2]) if even else (0,) * len(module.kernel_size)
+    rule = _ConvolutionRule(name, module, _lifted(before, 0), (part("weight"), part("bias")))
 
     def call(tape: Tape, input: Tensor) -> Tensor:
         if not even:
@@ -234,7 +291,47 @@ def convolution(name: str, module: nn.Conv1d | nn.Conv2d, part: PartOf) -> Handl
     return call
 
 
-def _pads(module: nn.Conv1d | nn.Conv2d) -> list[int]:
+def transposed_convolution(name: str, module: Transposed, part: PartOf) -> Handler:
+    """How a transposed convolution is called."""
+    parts = part("weight"), part("bias")
+
+    def call(tape: Tape, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        sizes: Any = (module.stride, module.padding, module.kernel_size, len(module.kernel_size), module.dilation)
+        rest = module._output_padding(input, output_size, *sizes)
+        return tape.call(_TransposedRule(name, module, tuple(map(int, rest)), parts), input)
+
+    return call
+
+
+class _Lift:
+    """One dimension as two, the first of which is 1."""
+
+    def __init__(self, module: Convolution | Transposed) -> None:
+        self._flat = len(module.kernel_size) == 1
+
+    def up(self, values: Tensor) -> Tensor:
+        return values.unsqueeze(2) if self._flat else values
+
+    def down(self, values: Tensor) -> Tensor:
+        return values.squeeze(2) if self._flat else values
+
+
+def _shape(module: Convolution | Transposed, padding: Sizes) -> _Shape:
+    kernel, stride, dilation = (
+        _lifted(tuple(map(int, sizes)), 1) for sizes in (module.kernel_size, module.stride, module.dilation)
+    )
+    return _Shape(kernel, stride, padding, dilation, module.groups)
+
+
+def _lifted(sizes: Sizes, before: int) -> Sizes:
+    return sizes if len(sizes) > 1 else (before, *sizes)
+
+
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()
+
+
+def _pads(module: Convolution) -> list[int]:
     """(left, right) of the last dimension, then of the one before."""
     kernel, dilation, padding = module.kernel_size, module.dilation, module.padding
     found: list[int] = []
@@ -247,9 +344,3 @@ def _pads(module: nn.Conv1d | nn.Conv2d) -> list[int]:
         else:
             found += [int(padding[axis])] * 2
     return found
-
-
-def _pair(values: Sequence[int], before: int | None = None) -> Pair:
-    """Two numbers; of one dimension, the first stands for a height of 1."""
-    chosen = [int(value) for value in values]
-    return (chosen[0], chosen[1]) if len(chosen) == 2 else (1 if before is None else before, chosen[0])

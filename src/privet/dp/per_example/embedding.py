@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
-from privet.dp.per_example.use import Room, Use
+from privet.dp.per_example.use import Factors, Room, Use
 from privet.errors import UnsupportedLayerError
 
 __all__ = ["embedding"]
@@ -37,6 +37,9 @@ class _EmbeddingUse:
 
     def most_norms(self) -> list[Tensor]:
         return [torch.linalg.vector_norm(self._grad, dim=2, dtype=torch.float64).sum(dim=1)]
+
+    def factors(self) -> list[Factors | None]:
+        return [Factors(self._indices, self._grad)]
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:
         views[0].add_(_summed(kernels.scaled(self._grad, weights[0]), self._indices, len(views[0])))

@@ -5,6 +5,8 @@ B examples, T positions, L places of a convolution's output; weights w_b >= 0 ca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ __all__ = [
     "add_weighted_outer",
     "add_weighted_rows",
     "cleared",
+    "crossed_squared_norms",
     "ghost_squared_norms",
     "outer",
     "outer_squared_norms",
@@ -128,14 +131,7 @@ def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _ghost(left: Tensor, right: Tensor) -> Tensor:
-    grams = torch.bmm(left, left.mT), torch.bmm(right, right.mT)  # (b, T, T)
-    squares = torch.linalg.vecdot(grams[0].flatten(1), grams[1].flatten(1)).double()
-    diagonals = [gram.diagonal(dim1=1, dim2=2).double().sqrt().clamp_min(_LOST) for gram in grams]
-    most = (diagonals[0] * diagonals[1]).sum(1)  # (b,), the norm if nothing cancelled
-    eps = torch.finfo(left.dtype).eps
-    error = _ROUNDINGS * eps * most.square()
-    result: Tensor = squares + (error - _FINE * squares).clamp_min(0.0)
-    doubtful = (error > _COARSE * squares) & (error > _SMALL)
+    result, most, doubtful = _of_grams(torch.bmm(left, left.mT), torch.bmm(right, right.mT))
     if bool(doubtful.any()):
         rows = doubtful.nonzero().flatten()
         made = [squared_norms(outer(left[row, None], right[row, None]).flatten(1)) for row in rows.tolist()]
@@ -143,25 +139,81 @@ def _ghost(left: Tensor, right: Tensor) -> Tensor:
     return result
 
 
+def crossed_squared_norms(lefts: Sequence[Tensor], rights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    r"""The squared norm of each :math:`\sum_i \sum_t l_{ibt} r_{ibt}^T`, cross terms and all, from Gram matrices.
+
+    Args:
+        lefts: each (B, T_i, p), or places (B, T_i) of whole numbers, for vectors with a one there and zeros elsewhere.
+        rights: each (B, T_i, q).
+
+    Returns:
+        (B,) float64, never understated, as :func:`ghost_squared_norms` has it; and whether an example's rounding is too
+        large to be told, so that its gradient itself has to be made.
+    """
+    positions = sum(right.shape[1] for right in rights)
+    block = max(1, _GRAM_NUMBERS // max(1, positions * positions))
+    found = []
+    for start in range(0, len(rights[0]), block):
+        some = slice(start, start + block)
+        right = torch.cat([one[some] for one in rights], dim=1)
+        result, _, doubtful = _of_grams(
+            _left_gram([one[some] for one in lefts], right.dtype), torch.bmm(right, right.mT)
+        )
+        found.append((result, doubtful))
+    results, doubts = (torch.cat(part) for part in zip(*found, strict=True))
+    return results, doubts
+
+
+def _left_gram(lefts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """All inner products of the vectors of several factors, (b, S, S)."""
+
+    def block(one: Tensor, other: Tensor) -> Tensor:
+        if one.dim() == 3 and other.dim() == 3:
+            return torch.bmm(one, other.mT)
+        if one.dim() == 2 and other.dim() == 2:
+            return (one.unsqueeze(2) == other.unsqueeze(1)).to(dtype)
+        if one.dim() == 3:
+            return one.gather(2, other.unsqueeze(1).expand(-1, one.shape[1], -1))
+        return block(other, one).mT
+
+    return torch.cat([torch.cat([block(one, other) for other in lefts], dim=2) for one in lefts], dim=1)
+
+
+def _of_grams(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From two Gram matrices (b, T, T): squared norms with their error, the norms if nothing cancelled, and doubts."""
+    squares = torch.linalg.vecdot(left.flatten(1), right.flatten(1)).double()
+    diagonals = [gram.diagonal(dim1=1, dim2=2).double().sqrt().clamp_min(_LOST) for gram in (left, right)]
+    most = (diagonals[0] * diagonals[1]).sum(1)  # (b,)
+    error = _ROUNDINGS * torch.finfo(right.dtype).eps * most.square()
+    result: Tensor = squares + (error - _FINE * squares).clamp_min(0.0)
+    return result, most, (error > _COARSE * squares) & (error > _SMALL)
+
+
 def unfold(
-    inputs: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], out: Tensor
+    inputs: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], out: Tensor
 ) -> Tensor:
-    """Copy what each place of a convolution sees: (b, C, H, W), padded already, to (b, C * kh * kw, oh * ow).
+    """Copy what each place of a convolution sees: (b, C, *size), padded already, to (b, C * kernel, places).
 
     Args:
         inputs: contiguous.
-        kernel: (kh, kw).
+        kernel: its size in each dimension.
         stride: of the convolution.
         dilation: of the convolution.
         out: a buffer of the result's shape.
     """
-    b, channels, height, width = inputs.shape
-    oh = (height - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1
-    ow = (width - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
-    sb, sc, sh, sw = inputs.stride()
+    b, channels, *size = inputs.shape
+    steps = inputs.stride()
+    places = [
+        (length - far * (taps - 1) - 1) // step + 1
+        for length, taps, step, far in zip(size, kernel, stride, dilation, strict=True)
+    ]
     windows = inputs.as_strided(
-        (b, channels, *kernel, oh, ow),
-        (sb, sc, sh * dilation[0], sw * dilation[1], sh * stride[0], sw * stride[1]),
+        (b, channels, *kernel, *places),
+        (
+            *steps[:2],
+            *(by * far for by, far in zip(steps[2:], dilation, strict=True)),
+            *(by * step for by, step in zip(steps[2:], stride, strict=True)),
+        ),
     )
-    out.view(b, channels, *kernel, oh, ow).copy_(windows)
+    out.view(b, channels, *kernel, *places).copy_(windows)
     return out

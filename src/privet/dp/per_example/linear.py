@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
-from privet.dp.per_example.use import Room, Use
+from privet.dp.per_example.use import Factors, Room, Use
 
 __all__ = ["LinearRule", "LinearUse", "linear"]
 
@@ -71,6 +71,15 @@ class LinearUse:
         found = [] if self._weight is None else [(norms[0] * norms[1]).sum(dim=1)]
         return found if self._bias is None else [*found, norms[1].sum(dim=1)]
 
+    def factors(self) -> list[Factors | None]:  # noqa: D102
+        found: list[Factors | None] = []
+        if self._weight is not None:
+            inputs, grad = self._pair()
+            found.append(Factors(grad, inputs))
+        if self._bias_rows is not None:
+            found.append(_one_factor(self._bias_rows))
+        return found
+
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:  # noqa: D102
         if self._weight is not None:
             if self._kept is not None:
@@ -105,6 +114,10 @@ class LinearUse:
         assert self._inputs is not None
         assert self._grad is not None
         return self._inputs, self._grad
+
+
+def _one_factor(rows: Tensor) -> Factors:
+    return Factors(rows.unsqueeze(1), rows.new_ones(len(rows), 1, 1))
 
 
 class LinearRule:

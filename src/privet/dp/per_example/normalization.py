@@ -1,4 +1,4 @@
-"""nn.LayerNorm, nn.GroupNorm and nn.RMSNorm: normalisation within one example."""
+"""nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d to 3d and nn.RMSNorm: normalisation within one example."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
 from privet.dp.per_example.use import Given, Use
+from privet.errors import UnsupportedLayerError
 
-__all__ = ["group_norm", "layer_norm", "rms_norm"]
+__all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
 
 class _LayerNormRule:
@@ -56,9 +59,11 @@ class _LayerNormRule:
 class _GroupNormRule:
     """As one example of B * G groups, the batch has the gradient of each example's weight in one call."""
 
-    def __init__(self, name: str, module: nn.GroupNorm, parts: tuple[Part | None, Part | None]) -> None:
+    def __init__(
+        self, name: str, module: nn.GroupNorm | InstanceNorm, groups: int, parts: tuple[Part | None, Part | None]
+    ) -> None:
         self.name = name
-        self._module, self._parts = module, parts
+        self._module, self._groups, self._parts = module, groups, parts
         self.parts: Sequence[Part] = [part for part in parts if part is not None]
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -71,7 +76,7 @@ class _GroupNormRule:
             examples,
             channels,
             inputs[0, 0].numel(),
-            self._module.num_groups,
+            self._groups,
             self._module.eps,
         )
         return output, (mean, rstd)
@@ -92,7 +97,7 @@ class _GroupNormRule:
             1,
             examples * channels,
             inputs[0, 0].numel(),
-            examples * self._module.num_groups,
+            examples * self._groups,
             [wants_input, True, True],
         )
         made = [
@@ -141,7 +146,23 @@ def layer_norm(name: str, module: nn.LayerNorm, part: PartOf) -> Handler:
 
 def group_norm(name: str, module: nn.GroupNorm, part: PartOf) -> Handler:
     """How an nn.GroupNorm is called."""
-    return _calling(_GroupNormRule(name, module, (part("weight"), part("bias"))))
+    return _calling(_GroupNormRule(name, module, module.num_groups, (part("weight"), part("bias"))))
+
+
+def instance_norm(name: str, module: InstanceNorm, part: PartOf) -> Handler:
+    """How an nn.InstanceNorm1d, 2d or 3d is called: as group normalisation, each channel a group."""
+    rule = _GroupNormRule(name, module, module.num_features, (part("weight"), part("bias")))
+    dims = module._get_no_batch_dim() + 1
+
+    def call(tape: Tape, input: Tensor) -> Tensor:
+        if input.dim() != dims:
+            raise UnsupportedLayerError(
+                f"layer {name!r} ({type(module).__name__}) got an input of shape {tuple(input.shape)}; it has to have "
+                f"{dims} dimensions, the examples first."
+            )
+        return tape.call(rule, input)
+
+    return call
 
 
 def rms_norm(name: str, module: nn.RMSNorm, part: PartOf) -> Handler:
@@ -158,7 +179,7 @@ def _calling(rule: _LayerNormRule | _GroupNormRule | _RMSNormRule) -> Handler:
     return call
 
 
-def _values(module: nn.LayerNorm | nn.GroupNorm) -> tuple[Tensor | None, Tensor | None]:
+def _values(module: nn.LayerNorm | nn.GroupNorm | InstanceNorm) -> tuple[Tensor | None, Tensor | None]:
     """The weight and the bias, cut off from the graph."""
     found: list[Tensor | None] = [getattr(module, name) for name in ("weight", "bias")]
     weight, bias = (None if value is None else value.detach() for value in found)

@@ -11,10 +11,13 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
 from privet.dp.per_example.attention import attention
-from privet.dp.per_example.convolution import convolution
+from privet.dp.per_example.convolution import convolution, transposed_convolution
 from privet.dp.per_example.embedding import embedding
+from privet.dp.per_example.expand import Expand, expand
 from privet.dp.per_example.linear import linear
-from privet.dp.per_example.normalization import group_norm, layer_norm, rms_norm
+from privet.dp.per_example.normalization import group_norm, instance_norm, layer_norm, rms_norm
+from privet.dp.per_example.prelu import prelu
+from privet.dp.per_example.recurrent import recurrent
 from privet.dp.per_example.slots import PartOf
 from privet.dp.per_example.tape import Handler
 
@@ -26,10 +29,22 @@ RULES: dict[type[nn.Module], LayerRule] = {
     nn.Linear: linear,
     nn.Conv1d: convolution,
     nn.Conv2d: convolution,
+    nn.Conv3d: convolution,
+    nn.ConvTranspose1d: transposed_convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    nn.ConvTranspose3d: transposed_convolution,
     nn.Embedding: embedding,
     nn.LayerNorm: layer_norm,
     nn.GroupNorm: group_norm,
     nn.RMSNorm: rms_norm,
+    nn.InstanceNorm1d: instance_norm,
+    nn.InstanceNorm2d: instance_norm,
+    nn.InstanceNorm3d: instance_norm,
+    nn.PReLU: prelu,
+    Expand: expand,
+    nn.RNN: recurrent,
+    nn.GRU: recurrent,
+    nn.LSTM: recurrent,
     nn.MultiheadAttention: attention,
 }
 """Exact types only: a subclass may compute something else."""
@@ -92,6 +107,8 @@ def _rule(module: nn.Module) -> LayerRule | None:
         nn.Linear,
     ):
         return None  # its weight may be computed from others
+    if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
+        return None  # in eval mode it is a scale and a shift
     return RULES.get(type(module))
 
 

@@ -107,5 +107,5 @@ def clipped_sum(
 
 
 def _norms(gradients: list[Tensor]) -> Tensor:
-    squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]  # (B,) each
+    squares = [gradient.reshape(len(gradient), -1).square().sum(dim=1) for gradient in gradients]  # (B,) each
     return torch.stack(squares).sum(dim=0).sqrt()

@@ -71,9 +71,9 @@ def refusals(model: nn.Module) -> list[Refusal]:
         model: as it is to be trained; its modes (``train()``, ``eval()``) and ``requires_grad`` count.
 
     Example:
-        >>> [str(refusal) for refusal in refusals(nn.Sequential(nn.Linear(2, 3), nn.LSTM(3, 4)))]
-        ["layer '1' (LSTM) is refused: recurrent layers are not yet supported. Freeze it (requires_grad_(False)) or \
-take attention or convolutions along the sequence in its place."]
+        >>> [str(refusal) for refusal in refusals(nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(4)))]
+        ["layer '1' (LazyLinear) is refused: its shapes are not known yet. Run the model once on a public batch, or give \
+the shapes."]
     """
     found: list[Refusal] = []
     closed: set[nn.Module] = set()
@@ -156,7 +156,7 @@ def _scripted(module: nn.Module) -> bool:
 
 
 def _recurrent(module: nn.Module) -> bool:
-    return isinstance(module, nn.RNNBase) and _trains(module)
+    return isinstance(module, nn.RNNBase) and type(module) not in (nn.RNN, nn.GRU, nn.LSTM) and _trains(module)
 
 
 def _sequence_first(module: nn.Module) -> bool:
@@ -226,8 +226,8 @@ _TABLE: tuple[_Row, ...] = (
     _Row(_scripted, "it is TorchScript, and its layers cannot be listened to", "Give the Python module.", whole=True),
     _Row(
         _recurrent,
-        "recurrent layers are not yet supported",
-        "Freeze it (requires_grad_(False)) or take attention or convolutions along the sequence in its place.",
+        "a recurrent layer of another type than nn.RNN, nn.GRU and nn.LSTM may compute something else",
+        "Take one of these, without weight norm; or freeze it (requires_grad_(False)).",
     ),
     _Row(
         _sequence_first,
@@ -253,8 +253,17 @@ def _of_owner(owner: Owner) -> Iterator[Refusal]:
                 f"its {plain[0]} is a plain tensor, and gradients through it would be lost",
                 "Compute with torch.nn.functional inside a module that owns the parameters.",
             )
+        elif owner.rule is None and isinstance(module, nn.RNNBase):
+            yield Refusal(
+                name,
+                kind,
+                f"it is part of {_named(owner)}, which has no rule of its own and is run by torch.func.vmap, and that "
+                "cannot run recurrent layers",
+                f"Move what {_named(owner)} owns itself (parameters, layers without a rule) into a module of its own, "
+                "so that this one is outside of it.",
+            )
         elif owner.rule is None and _draws(module):
-            where = f"{owner.name!r} ({type(owner.module).__name__})" if owner.name else "the model itself"
+            where = _named(owner)
             yield Refusal(
                 name,
                 kind,
@@ -263,6 +272,10 @@ def _of_owner(owner: Owner) -> Iterator[Refusal]:
                 f"Set its probability to 0, or move what {where} owns itself (parameters, layers without a rule) into "
                 "a module of its own, so that this one is outside of it.",
             )
+
+
+def _named(owner: Owner) -> str:
+    return f"{owner.name!r} ({type(owner.module).__name__})" if owner.name else "the model itself"
 
 
 def _hooks(module: nn.Module) -> tuple[str, str]:
@@ -301,7 +314,7 @@ def _shared(held: Sequence[Owner]) -> Iterator[Refusal]:
     for owner in held:
         if owner.module in inside:
             unit = inside[owner.module]
-            where = f"{unit.name!r} ({type(unit.module).__name__})" if unit.name else "the model itself"
+            where = _named(unit)
             yield Refusal(
                 owner.name,
                 type(owner.module).__name__,

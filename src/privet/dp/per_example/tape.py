@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from privet.dp.per_example import kernels
-from privet.dp.per_example.slots import Part
+from privet.dp.per_example.slots import Part, Slot
 from privet.dp.per_example.use import Room, Use
 from privet.errors import PrivateTrainingError, UnsupportedLayerError
 
@@ -114,34 +114,68 @@ class Tape:
             self.squares[part.slot.group] += squares
 
     def finish(self) -> None:
-        """Measure what is used more than once: the norm of the sum, cross terms and all, a few examples at a time."""
+        """Measure what is used more than once: the norm of the sum, cross terms and all."""
         self._backward = False
-        if not self._waiting:
-            return
-        slots = {id(part.slot): part.slot for use in self._waiting for part in use.parts}
+        entries: dict[int, list[tuple[Use, int]]] = {}
+        slots: dict[int, Slot] = {}
+        for use in self._waiting:
+            for place, part in enumerate(use.parts):
+                slots[id(part.slot)] = part.slot
+                entries.setdefault(id(part.slot), []).append((use, place))
+        made: list[Slot] = []
+        for key, uses in entries.items():
+            found = _crossed(uses)
+            if found is None:
+                made.append(slots[key])
+                continue
+            squares, doubtful = found
+            if bool(doubtful.any()):
+                squares = torch.where(doubtful, 0.0, squares)
+                for row in doubtful.nonzero().flatten().tolist():
+                    self._make([slots[key]], row, row + 1)
+            self.squares[slots[key].group] += squares
+        if made:
+            block = max(1, (1 << 24) // max(1, sum(slot.parameter.numel() for slot in made)))
+            for start in range(0, self.size, block):
+                self._make(made, start, min(start + block, self.size))
+        self._waiting = []
+
+    def _make(self, slots: Sequence[Slot], start: int, stop: int) -> None:
+        """Make the gradients of a few examples by the parameters that are used more than once, and measure them."""
+        wanted = {id(slot): slot for slot in slots}
+        totals = {
+            id(slot): self.squares.new_zeros(stop - start, *slot.parameter.shape, dtype=slot.parameter.dtype)
+            for slot in slots
+        }
         most: dict[int, Tensor] = {}
         for use in self._waiting:
-            for part, norms in zip(use.parts, use.most_norms(), strict=True):
-                most[id(part.slot)] = most.get(id(part.slot), 0.0) + norms
-        numbers = sum(slot.parameter.numel() for slot in slots.values())
-        block = max(1, (1 << 24) // max(1, numbers))
-        for start in range(0, self.size, block):
-            stop = min(start + block, self.size)
-            totals: dict[int, Tensor] = {}
-            for use in self._waiting:
-                for part, gradient in zip(use.parts, use.per_example(start, stop), strict=True):
-                    slot = part.slot
-                    if id(slot) not in totals:
-                        totals[id(slot)] = self.squares.new_zeros(
-                            stop - start, *slot.parameter.shape, dtype=gradient.dtype
-                        )
-                    total = totals[id(slot)]
-                    (total if part.stop is None else total[:, part.start : part.stop]).add_(gradient)
-            for key, total in totals.items():
-                squares = kernels.squared_norms(total.flatten(1))
-                squares = kernels.remade(squares, most[key][start:stop], self._terms, total.dtype)
-                self.squares[slots[key].group, start:stop] += squares
-        self._waiting = []
+            if not any(id(part.slot) in wanted for part in use.parts):
+                continue
+            for part, gradient, norms in zip(use.parts, use.per_example(start, stop), use.most_norms(), strict=True):
+                key = id(part.slot)
+                if key in wanted:
+                    (totals[key] if part.stop is None else totals[key][:, part.start : part.stop]).add_(gradient)
+                    most[key] = most.get(key, 0.0) + norms[start:stop]
+        for key, total in totals.items():
+            squares = kernels.squared_norms(total.reshape(stop - start, -1))
+            squares = kernels.remade(squares, most[key], self._terms, total.dtype)
+            self.squares[wanted[key].group, start:stop] += squares
+
+
+def _crossed(uses: Sequence[tuple[Use, int]]) -> tuple[Tensor, Tensor] | None:
+    """From the factors of all uses of one parameter, where that takes less than making its gradients."""
+    factors = []
+    for use, place in uses:
+        factor = use.factors()[place]
+        if factor is None or use.parts[place].stop is not None:
+            return None
+        factors.append(factor)
+    positions = sum(factor.right.shape[1] for factor in factors)
+    numbers = uses[0][0].parts[uses[0][1]].slot.parameter.numel()
+    q = factors[0].right.shape[2]
+    if q > 1 and positions * (numbers // q + q) > numbers:  # a bias is never worth making its weight's gradient
+        return None
+    return kernels.crossed_squared_norms([one.left for one in factors], [one.right for one in factors])
 
 
 Handler = Callable[Concatenate[Tape, ...], Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part
 
-__all__ = ["Given", "Room", "Use"]
+__all__ = ["Factors", "Given", "Room", "Use"]
 
 
 class Room:
@@ -58,6 +59,19 @@ class Room:
         return self._scratch[:size].view(shape)
 
 
+@dataclass(frozen=True, eq=False)
+class Factors:
+    r"""Per-example gradients as sums of outer products, :math:`G_b = \sum_t l_{bt} r_{bt}^T`.
+
+    Attributes:
+        left: (B, T, p); or places (B, T) of whole numbers, each for a vector with a one there and zeros elsewhere.
+        right: (B, T, q).
+    """
+
+    left: Tensor
+    right: Tensor
+
+
 class Use(Protocol):
     """One call of a layer. Each part's per-example gradient G has shape (B, *part.shape)."""
 
@@ -70,6 +84,9 @@ class Use(Protocol):
 
     def most_norms(self) -> Sequence[Tensor]:
         """What each part's norms could be if nothing cancelled, (B,) float64; before ``squared_norms`` alone."""
+
+    def factors(self) -> Sequence[Factors | None]:
+        """Each part's G in factors, or None where it has none; before ``squared_norms`` alone."""
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:
         """Add the sum over the examples of weight (B,) times G to each part's view."""
@@ -90,10 +107,13 @@ class Given:
         self._gradients = list(gradients)
 
     def squared_norms(self, room: Room) -> list[Tensor]:  # noqa: D102
-        return [kernels.squared_norms(gradient.flatten(1)) for gradient in self._gradients]
+        return [kernels.squared_norms(gradient.reshape(len(gradient), -1)) for gradient in self._gradients]
 
     def most_norms(self) -> list[Tensor]:  # noqa: D102
-        return [kernels.squared_norms(gradient.flatten(1)).sqrt() for gradient in self._gradients]
+        return [kernels.squared_norms(gradient.reshape(len(gradient), -1)).sqrt() for gradient in self._gradients]
+
+    def factors(self) -> list[Factors | None]:  # noqa: D102
+        return [None] * len(self.parts)
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:  # noqa: D102
         for gradient, view, weight in zip(self._gradients, views, weights, strict=True):

@@ -1,0 +1,300 @@
+"""nn.RNN, nn.GRU and nn.LSTM: all layers, both directions, projections.
+
+The recurrence is run by PyTorch. Its outputs are all that the gates depend on besides the inputs, so that the backward
+pass makes the gates of all steps at once, walks back in time for the gradients of their sums alone, and leaves two
+linear uses over all steps: of the inputs, and of the outputs one step earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from privet.dp.per_example.linear import LinearUse
+from privet.dp.per_example.slots import Part, PartOf
+from privet.dp.per_example.tape import Handler, Tape
+from privet.dp.per_example.use import Use
+from privet.errors import UnsupportedLayerError
+
+__all__ = ["recurrent"]
+
+Recurrent = nn.RNN | nn.GRU | nn.LSTM
+_KEYS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+class _Direction:
+    """One layer of a network in one direction."""
+
+    def __init__(self, name: str, module: Recurrent, suffix: str, part: PartOf) -> None:
+        self.name, self.module, self._suffix = name, module, suffix
+        self._parts = {key: part(f"{key}_{suffix}") for key in _KEYS}
+        self.parts: Sequence[Part] = [one for one in self._parts.values() if one is not None]
+
+    def weights(self, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """Those that there are, in the order that PyTorch takes them, cut off from the graph."""
+        found = [getattr(self.module, f"{key}_{self._suffix}", None) for key in _KEYS]
+        return [one.detach() if dtype is None else one.detach().to(dtype) for one in found if one is not None]
+
+    def run(self, inputs: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Outputs (B, T, H) from inputs (B, T, I) and states (B, H); of an LSTM the last cell (B, H), too."""
+        begun = tuple(state.unsqueeze(0).contiguous() for state in states)
+        options = (self.module.bias, 1, 0.0, self.module.training, False, True)
+        kind: Any = self.module.mode
+        if kind == "LSTM":
+            outputs, _, cell = torch._VF.lstm(inputs, begun, self.weights(), *options)
+            return outputs, cell[0]
+        run = {"GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}[kind]
+        return (getattr(torch._VF, run)(inputs, begun[0], self.weights(), *options)[0],)
+
+    def uses(self, inputs: Tensor, before: Tensor, by_input: Tensor, by_state: Tensor) -> list[Use]:
+        """Of the weights on inputs and on outputs one step earlier, each with the gradients of the sums it is in."""
+        part = self._parts
+        found: list[Use] = []
+        for weight, bias, values, grad in (
+            (part["weight_ih"], part["bias_ih"], inputs, by_input),
+            (part["weight_hh"], part["bias_hh"], before, by_state),
+        ):
+            if weight is not None or bias is not None:
+                found.append(LinearUse(weight, bias, values, grad))
+        return found
+
+    def projection_use(self, inputs: Tensor, grad: Tensor) -> list[Use]:
+        """Of the projection from what an LSTM would answer to what it answers."""
+        weight = self._parts["weight_hr"]
+        return [] if weight is None else [LinearUse(weight, None, inputs, grad)]
+
+
+class _Call(torch.autograd.Function):
+    """One direction of one layer over time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, anchor: Tensor, tape: Tape, direction: _Direction, inputs: Tensor, *states: Tensor
+    ) -> tuple[Tensor, ...]:
+        outputs = tuple(one.contiguous() for one in direction.run(inputs, states))
+        ctx.tape, ctx.direction = tape, direction
+        ctx.save_for_backward(inputs, outputs[0], *states)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, outputs, *states = (one.detach() for one in ctx.saved_tensors)
+        direction: _Direction = ctx.direction
+        with torch.autocast(inputs.device.type, enabled=False):
+            weights = direction.weights()
+            dtype = weights[0].dtype
+            values = [one.to(dtype) for one in (inputs, outputs, *states)]
+            back = _BACK[direction.module.mode]
+            by_input, by_states, uses = back(direction, weights, values, [one.to(dtype) for one in grads])
+            for use in uses:
+                ctx.tape.arrived(use)
+            ctx.tape = None
+        found = (
+            by_input.to(inputs.dtype),
+            *(one.to(state.dtype) for one, state in zip(by_states, states, strict=True)),
+        )
+        return None, None, None, *found
+
+
+Back = Callable[[_Direction, list[Tensor], list[Tensor], list[Tensor]], tuple[Tensor, list[Tensor], list[Use]]]
+
+
+class _Times:
+    """The inputs and outputs of a layer with time first, as the walk through time reads them."""
+
+    def __init__(self, weights: list[Tensor], inputs: Tensor, outputs: Tensor, first: Tensor) -> None:
+        self.inputs = inputs.transpose(0, 1).contiguous()  # (T, B, I)
+        self.before = torch.cat([first.unsqueeze(0), outputs.transpose(0, 1)[:-1]])  # (T, B, H), one step earlier
+        self._weights = weights
+
+    def uses(self, direction: _Direction, by_input: Tensor, by_state: Tensor) -> tuple[Tensor, list[Use]]:
+        """The inputs' gradient (B, T, I) and the weights' uses, from the gradients (T, B, n H) of both sums."""
+        flat = by_input.flatten(0, 1) @ self._weights[0]
+        found = flat.view_as(self.inputs).transpose(0, 1)
+        return found, direction.uses(*(one.transpose(0, 1) for one in (self.inputs, self.before, by_input, by_state)))
+
+    def sums(self) -> Tensor:
+        """Of both with all biases, (T, B, n H)."""
+        biases = self._weights[2:4]
+        made = F.linear(self.inputs, self._weights[0], biases[0] + biases[1] if len(biases) == 2 else None)
+        made.flatten(0, 1).addmm_(self.before.flatten(0, 1), self._weights[1].t())
+        return made
+
+    def sums_apart(self) -> tuple[Tensor, Tensor]:
+        """Of the inputs and of the outputs one step earlier, each with its bias, (T, B, n H)."""
+        biases = self._weights[2:4] if len(self._weights) > 2 else [None, None]
+        return F.linear(self.inputs, self._weights[0], biases[0]), F.linear(self.before, self._weights[1], biases[1])
+
+
+def _plain_back(
+    direction: _Direction, weights: list[Tensor], values: list[Tensor], grads: list[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Use]]:
+    r"""Of :math:`h_t = f(W x_t + b + U h_{t-1} + c)`: the gradient of the sum is :math:`f' \delta h_t`."""
+    inputs, outputs, first = values
+    times = _Times(weights, inputs, outputs, first)
+    slope = 1.0 - outputs.square() if direction.module.mode == "RNN_TANH" else (outputs > 0.0).to(outputs.dtype)
+    slope, grad = slope.transpose(0, 1), grads[0].transpose(0, 1)
+    made = torch.empty_like(times.before)
+    later: Tensor = torch.zeros_like(first)
+    for step in reversed(range(len(made))):
+        torch.mul(grad[step] + later, slope[step], out=made[step])
+        later = made[step] @ weights[1]
+    by_input, uses = times.uses(direction, made, made)
+    return by_input, [later], uses
+
+
+def _gated_back(
+    direction: _Direction, weights: list[Tensor], values: list[Tensor], grads: list[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Use]]:
+    r"""Of a GRU: :math:`h_t = (1 - z) n + z h_{t-1}`, :math:`n = \tanh(x_n + r h_n)`, r and z sigmoids of sums."""
+    inputs, outputs, first = values
+    times, size = _Times(weights, inputs, outputs, first), first.shape[1]
+    by_x, by_h = times.sums_apart()
+    gates = by_x[..., : 2 * size].add_(by_h[..., : 2 * size]).sigmoid_()
+    reset, update = gates[..., :size], gates[..., size:]
+    hidden = by_h[..., 2 * size :]
+    new = by_x[..., 2 * size :].addcmul_(reset, hidden).tanh_()
+    slopes = by_h.new_empty(*times.before.shape[:2], 3, size)  # of the sums with h, relative to the output's gradient
+    by_new = (1.0 - update) * (1.0 - new.square())
+    torch.mul(by_new, reset, out=slopes[..., 2, :])
+    torch.mul(slopes[..., 2, :], hidden * (1.0 - reset), out=slopes[..., 0, :])
+    torch.mul(times.before - new, update * (1.0 - update), out=slopes[..., 1, :])
+    made, arrived = torch.empty_like(slopes), torch.empty_like(times.before)
+    grad, flat = grads[0].transpose(0, 1), made.flatten(2)
+    later: Tensor = torch.zeros_like(first)
+    for step in reversed(range(len(made))):
+        here = torch.add(grad[step], later, out=arrived[step])
+        torch.mul(here.unsqueeze(1), slopes[step], out=made[step])
+        later = torch.addmm(here * update[step], flat[step], weights[1])
+    by_input, uses = times.uses(direction, torch.cat([flat[..., : 2 * size], arrived * by_new], dim=2), flat)
+    return by_input, [later], uses
+
+
+def _lstm_back(
+    direction: _Direction, weights: list[Tensor], values: list[Tensor], grads: list[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Use]]:
+    r"""Of an LSTM: :math:`c_t = f c_{t-1} + i g`, :math:`h_t = o \tanh c_t`, perhaps projected."""
+    inputs, outputs, first, cell = values
+    projection = weights[-1] if direction.module.proj_size else None
+    times, size = _Times(weights if projection is None else weights[:-1], inputs, outputs, first), cell.shape[1]
+    gates = times.sums().view(*times.before.shape[:2], 4, size)
+    into, keep, new, out = gates.unbind(2)
+    gates[:, :, :2].sigmoid_()
+    new.tanh_()
+    out.sigmoid_()
+    added = into * new
+    cells = torch.cat([cell.unsqueeze(0), torch.empty_like(added)])
+    for step in range(len(added)):
+        torch.addcmul(added[step], keep[step], cells[step], out=cells[step + 1])
+    last = cells[1:].tanh()
+    hidden = out * last
+    slopes = torch.empty_like(
+        gates
+    )  # of the first three relative to the cell's gradient, of the fourth to the output's
+    torch.addcmul(added, added, into, value=-1.0, out=slopes[:, :, 0])
+    torch.mul(cells[:-1], torch.addcmul(keep, keep, keep, value=-1.0), out=slopes[:, :, 1])
+    torch.addcmul(into, added, new, value=-1.0, out=slopes[:, :, 2])
+    torch.addcmul(hidden, hidden, out, value=-1.0, out=slopes[:, :, 3])
+    through = torch.addcmul(out, hidden, last, value=-1.0)
+    made = torch.empty_like(slopes)
+    arrived = torch.empty_like(times.before)
+    grad, flat = grads[0].transpose(0, 1), made.flatten(2)
+    later, by_cell = torch.zeros_like(first), grads[1]
+    for step in reversed(range(len(made))):
+        here = torch.add(grad[step], later, out=arrived[step])
+        here = here if projection is None else here @ projection
+        by_cell = torch.addcmul(by_cell, here, through[step])
+        torch.mul(by_cell.unsqueeze(1), slopes[step, :, :3], out=made[step, :, :3])
+        torch.mul(here, slopes[step, :, 3], out=made[step, :, 3])
+        by_cell = by_cell * keep[step]
+        later = flat[step] @ weights[1]
+    by_input, uses = times.uses(direction, flat, flat)
+    uses += direction.projection_use(hidden.transpose(0, 1), arrived.transpose(0, 1))
+    return by_input, [later, by_cell], uses
+
+
+_BACK: dict[str, Back] = {"RNN_TANH": _plain_back, "RNN_RELU": _plain_back, "GRU": _gated_back, "LSTM": _lstm_back}
+
+
+class _Network:
+    """One nn.RNN, nn.GRU or nn.LSTM."""
+
+    def __init__(self, name: str, module: Recurrent, part: PartOf) -> None:
+        self._name, self._module = name, module
+        self._ways = 2 if module.bidirectional else 1
+        self._layers = [
+            [_Direction(name, module, f"l{layer}{end}", part) for end in ("", "_reverse")[: self._ways]]
+            for layer in range(module.num_layers)
+        ]
+
+    def __call__(self, tape: Tape, input: Any, hx: Any = None) -> Any:
+        module = self._module
+        if not torch.is_grad_enabled():
+            plain: Any = type(module).forward
+            return plain(module, input, hx)
+        inputs = self._examples_first(tape, input)
+        states = self._states(tape, inputs, hx)
+        last: list[tuple[Tensor, ...]] = []
+        for number, directions in enumerate(self._layers):
+            if number:
+                inputs = F.dropout(inputs, module.dropout, module.training)
+            outputs = []
+            for way, direction in enumerate(directions):
+                begun = [state[number * self._ways + way] for state in states]
+                seen = inputs.flip(1) if way else inputs
+                tape.announce(direction.parts, seen)
+                found: tuple[Tensor, ...] = _Call.apply(  # type: ignore[no-untyped-call]
+                    tape.anchor, tape, direction, seen, *begun
+                )
+                last.append((found[0][:, -1], *found[1:]))
+                outputs.append(found[0].flip(1) if way else found[0])
+            inputs = outputs[0] if self._ways == 1 else torch.cat(outputs, dim=2)
+        ended = tuple(torch.stack(one) for one in zip(*last, strict=True))
+        output = inputs if module.batch_first else inputs.transpose(0, 1)
+        return output, (ended if module.mode == "LSTM" else ended[0])
+
+    def _examples_first(self, tape: Tape, input: Any) -> Tensor:
+        if not isinstance(input, Tensor):
+            raise self._refusal(
+                f"got a {type(input).__name__}", "Pad the sequences, and leave padded positions out of the loss."
+            )
+        axis = 0 if self._module.batch_first else 1
+        if input.dim() != 3 or input.shape[axis] != tape.size:
+            kind = "(B, T, I)" if axis == 0 else "(T, B, I), since batch_first is False,"
+            raise self._refusal(
+                f"got an input of shape {tuple(input.shape)} in a batch of {tape.size}; it has to be {kind} with "
+                f"B = {tape.size}",
+                "Keep an axis of examples all the way; make the layer with batch_first=True.",
+            )
+        inputs = input if axis == 0 else input.transpose(0, 1)
+        tape.check_call(self._name, inputs)
+        if inputs.shape[1] == 0:
+            raise self._refusal("got sequences of no positions", "Give at least one.")
+        return inputs
+
+    def _states(self, tape: Tape, inputs: Tensor, hx: Any) -> list[Tensor]:
+        """First states, each (layers, B, H): zeros where none are given."""
+        module, count = self._module, len(self._layers) * self._ways
+        sizes = [module.proj_size or module.hidden_size, module.hidden_size][: 2 if module.mode == "LSTM" else 1]
+        if hx is None:
+            return [inputs.new_zeros(count, tape.size, size) for size in sizes]
+        given = list(hx) if module.mode == "LSTM" else [hx]
+        for state, size in zip(given, sizes, strict=True):
+            if not isinstance(state, Tensor) or tuple(state.shape) != (count, tape.size, size):
+                shape = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__
+                raise self._refusal(f"got a state of shape {shape}", f"Give {(count, tape.size, size)}.")
+        return given
+
+    def _refusal(self, what: str, remedy: str) -> UnsupportedLayerError:
+        return UnsupportedLayerError(f"layer {self._name!r} ({type(self._module).__name__}) {what}. {remedy}")
+
+
+def recurrent(name: str, module: Recurrent, part: PartOf) -> Handler:
+    """How an nn.RNN, nn.GRU or nn.LSTM is called, on (B, T, I), or (T, B, I) without ``batch_first``."""
+    return _Network(name, module, part)
