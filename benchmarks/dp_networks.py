@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ResNet18GN", "SmallGPT"]
+__all__ = ["ResNet18GN", "SmallGPT", "TextLSTM"]
 
 
 class ResNet18GN(nn.Module):
@@ -49,10 +51,17 @@ class _Residual(nn.Module):
 
 
 class SmallGPT(nn.Module):
-    """A decoder of pre-normalized blocks; tokens (B, T) -> logits (B, T, vocabulary), the head not tied."""
+    """A decoder of pre-normalized blocks; tokens (B, T) -> logits (B, T, vocabulary), the head tied if asked for."""
 
     def __init__(
-        self, vocabulary: int = 1000, length: int = 128, width: int = 256, layers: int = 4, heads: int = 4
+        self,
+        vocabulary: int = 1000,
+        length: int = 128,
+        width: int = 256,
+        layers: int = 4,
+        heads: int = 4,
+        *,
+        tied: bool = False,
     ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
@@ -60,12 +69,40 @@ class SmallGPT(nn.Module):
         self.blocks = nn.Sequential(*(_Decoder(width, heads) for _ in range(layers)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
+        if tied:
+            nn.init.normal_(self.tokens.weight, std=0.02)  # as a head; a table's usual 1 would make logits of 16
+            self.head.weight = self.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
         # With a batch axis, which per-example gradients need; contiguous, as ghost clipping of Opacus asks.
         places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens).contiguous()  # (B, T)
         hidden = self.tokens(tokens) + self.positions(places)
         logits: Tensor = self.head(self.norm(self.blocks(hidden)))
+        return logits
+
+
+class TextLSTM(nn.Module):
+    """A table of words, one recurrent layer, and the class by its last output; tokens (B, T) -> logits (B, classes).
+
+    Args:
+        recurrent: nn.LSTM, or what stands for it elsewhere.
+    """
+
+    def __init__(
+        self,
+        recurrent: Callable[..., nn.Module] = nn.LSTM,
+        vocabulary: int = 10_000,
+        width: int = 128,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.recurrent = recurrent(width, width, batch_first=True)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        outputs, _ = self.recurrent(self.tokens(tokens))  # (B, T, width)
+        logits: Tensor = self.head(outputs[:, -1])
         return logits
 
 

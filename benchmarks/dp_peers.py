@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-__all__ = ["MODES", "Opacus", "find_opacus"]
+__all__ = ["MODES", "Opacus", "dp_lstm", "find_opacus"]
 
 Data = tuple[Tensor, Tensor]
 MODES = ("hooks", "ghost")
@@ -99,6 +99,12 @@ def _loss(criterion: Any, logits: Tensor, labels: Tensor, mode: str) -> Any:
         return criterion(logits, labels)
     shape = {"shape": tuple(labels.shape)} if mode == "ghost" else {}  # so that a sequence is one example
     return criterion(logits.flatten(0, 1), labels.flatten(), **shape)
+
+
+def dp_lstm() -> Callable[..., nn.Module]:
+    """What Opacus takes in the place of nn.LSTM."""
+    made: Callable[..., nn.Module] = importlib.import_module("opacus.layers").DPLSTM
+    return made
 
 
 def find_opacus() -> str | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.dp_networks import ResNet18GN, SmallGPT
-from benchmarks.dp_peers import MODES, Data, Opacus, find_opacus
+from benchmarks.dp_networks import ResNet18GN, SmallGPT, TextLSTM
+from benchmarks.dp_peers import MODES, Data, Opacus, dp_lstm, find_opacus
 from benchmarks.harness import Call, Work
 from privet import data
 from privet.dp import FixedNorm, Plan, make_private
@@ -35,29 +35,45 @@ class _Task:
     name: str
     model: Callable[[], nn.Module]
     batch_size: int
-    inputs: tuple[int, ...]  # of one image; of tokens where it is empty
+    data: Callable[[int], Data]
     rounds: int
+    peer: Callable[[], nn.Module] | None = None  # what stands for the model with Opacus
+    without: tuple[tuple[str, str], ...] = ()  # methods that cannot do it, and why
 
-    def data(self) -> Data:
+
+def _images(*shape: int) -> Callable[[int], Data]:
+    def data(count: int) -> Data:
         generator = torch.Generator().manual_seed(0)
-        if not self.inputs:
-            text = torch.randint(1000, (self.batch_size, 129), generator=generator)
-            return text[:, :-1].contiguous(), text[:, 1:].contiguous()  # (B, T), (B, T)
-        images = torch.rand(self.batch_size, *self.inputs, generator=generator)
-        return images, torch.randint(10, (self.batch_size,), generator=generator)
+        return torch.rand(count, *shape, generator=generator), torch.randint(10, (count,), generator=generator)
+
+    return data
+
+
+def _text(count: int) -> Data:
+    """Tokens and the next ones, (B, T) each."""
+    text = torch.randint(1000, (count, 129), generator=torch.Generator().manual_seed(0))
+    return text[:, :-1].contiguous(), text[:, 1:].contiguous()
+
+
+def _sentences(count: int) -> Data:
+    """Tokens (B, 64), and classes (B,)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(10_000, (count, 64), generator=generator), torch.randint(10, (count,), generator=generator)
 
 
 _TASKS = (
-    _Task("lenet5-256", lambda: LeNet5(seed=0), 256, (1, 28, 28), 61),
-    _Task("lenet5-1024", lambda: LeNet5(seed=0), 1024, (1, 28, 28), 31),
-    _Task("mlp-256", lambda: MLP((784, 1024, 1024, 10), seed=0), 256, (784,), 15),
-    _Task("resnet18gn-64", lambda: _seeded(ResNet18GN), 64, (3, 32, 32), 5),
-    _Task("gpt-32", lambda: _seeded(SmallGPT), 32, (), 9),
+    _Task("lenet5-256", lambda: LeNet5(seed=0), 256, _images(1, 28, 28), 61),
+    _Task("lenet5-1024", lambda: LeNet5(seed=0), 1024, _images(1, 28, 28), 31),
+    _Task("mlp-256", lambda: MLP((784, 1024, 1024, 10), seed=0), 256, _images(784), 15),
+    _Task("resnet18gn-64", lambda: _seeded(ResNet18GN), 64, _images(3, 32, 32), 5),
+    _Task("gpt-32", lambda: _seeded(SmallGPT), 32, _text, 9),
+    _Task("gpt-tied-32", lambda: _seeded(partial(SmallGPT, tied=True)), 32, _text, 9),
+    _Task("lstm-64", lambda: _seeded(TextLSTM), 64, _sentences, 15, peer=lambda: _seeded(partial(TextLSTM, dp_lstm()))),
 )
 
 
 def works() -> list[Work]:
-    """The steps of five networks, and an epoch of real data where there are any."""
+    """The steps of some networks, and an epoch of real data where there are any."""
     missing = _missing()
     works = [_step(task, missing) for task in _TASKS]
     try:
@@ -79,12 +95,13 @@ def _missing() -> dict[str, str]:
 def _step(task: _Task, missing: dict[str, str]) -> Work:
     methods: dict[str, SetUp] = {"plain": lambda: _plain(task), "privet": lambda: _privet(task)}
     methods.update({f"opacus-{mode}": _opacus(task, mode) for mode in MODES})
+    missing = {**missing, **{name: why for name, why in task.without if name not in missing}}
     here = {name: set_up for name, set_up in methods.items() if name not in missing}
     return Work(task.name, here, baseline="plain", rounds=task.rounds, missing=missing, memory_calls=4)
 
 
 def _plain(task: _Task) -> Call:
-    inputs, labels = task.data()
+    inputs, labels = task.data(task.batch_size)
     step = _plain_step(task.model().train())
     return lambda: step((inputs, labels))
 
@@ -97,7 +114,7 @@ def _privet(task: _Task) -> Call:
 
 def _privet_steps(task: _Task) -> Iterator[None]:
     """Of a plan whose expected batch is the whole data set, so that every batch is the same."""
-    examples, model = task.data(), task.model().train()
+    examples, model = task.data(task.batch_size), task.model().train()
     plan = _plan(task.batch_size, task.batch_size, _STEPS)
     with (
         TemporaryDirectory() as folder,
@@ -113,7 +130,8 @@ def _privet_steps(task: _Task) -> Iterator[None]:
 
 def _opacus(task: _Task, mode: str) -> SetUp:
     def set_up() -> Call:
-        examples, step = task.data(), _OPACUS.step(mode, task.model(), task.batch_size)
+        model = (task.peer or task.model)()
+        examples, step = task.data(task.batch_size), _OPACUS.step(mode, model, task.batch_size)
         return lambda: step(examples)
 
     return set_up
