@@ -72,8 +72,8 @@ def refusals(model: nn.Module) -> list[Refusal]:
 
     Example:
         >>> [str(refusal) for refusal in refusals(nn.Sequential(nn.Linear(2, 3), nn.LazyLinear(4)))]
-        ["layer '1' (LazyLinear) is refused: its shapes are not known yet. Run the model once on a public batch, or give \
-the shapes."]
+        ["layer '1' (LazyLinear) is refused: its shapes are not known yet. Run the model once on a public batch, or \
+give the shapes."]
     """
     found: list[Refusal] = []
     closed: set[nn.Module] = set()
