@@ -20,6 +20,7 @@ from rich.progress import track
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from benchmarks.pages import put
 from privet import data, models, outputs, training
 from privet.attacks.inversion import (
     BoundedDescent,
@@ -248,16 +249,6 @@ def _shown(ends: list[float], scale: int) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def put(page: str, tables: dict[str, str]) -> str:
-    """The page with its tables between their marks."""
-    for name, table in tables.items():
-        start, end = MARKS[name]
-        before, _, rest = page.partition(start)
-        _, _, after = rest.partition(end)
-        page = f"{before}{start}\n{table}\n{end}{after}"
-    return page
-
-
 def main() -> None:
     """Measure, print; with ``--json`` and ``--docs`` write it down, too."""
     parser = argparse.ArgumentParser(prog="./run python -m benchmarks.inversion_tables", description=__doc__)
@@ -273,7 +264,7 @@ def main() -> None:
         lines = {"answers": list(map(asdict, first)), "gradients": list(map(asdict, second))}
         given.json.write_text(json.dumps(lines, indent=1) + "\n")
     if given.docs is not None:
-        given.docs.write_text(put(given.docs.read_text(), tables))
+        given.docs.write_text(put(given.docs.read_text(), {MARKS[name]: table for name, table in tables.items()}))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.pages import put
 from benchmarks.suppression_rows import (
     BLOCKS,
     DECAYS,
@@ -39,7 +40,7 @@ from privet.attacks.membership import lira_rotated
 from privet.statistics import Estimate, pooled_auc, pooled_tpr_at_fpr
 
 Floats = NDArray[np.float64]
-RATES = (0.001, 0.01)
+RATES, DRAWS = (0.001, 0.01), 1_000
 _OF_A_NETWORK = ("accuracy", "found", "distance")
 START, END = "<!-- table: ./run python -m benchmarks.suppression_leakage -->", "<!-- end of table -->"
 
@@ -73,10 +74,11 @@ class _Networks:
 
 
 def train_all(folder: Path) -> None:
-    """Train what is not in the folder yet, two networks at a time."""
+    """Train what is not in the folder yet, a network on each core at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "settings.json"
-    if kept.exists() and json.loads(kept.read_text()) != settings():
+    before = json.loads(kept.read_text()) if kept.exists() else None
+    if before != settings() and (before is not None or any(folder.iterdir())):
         raise SystemExit(f"{folder} holds networks of other settings. Give another --folder, or remove it.")
     kept.write_text(json.dumps(settings(), indent=1) + "\n")
     todo = [(row, number) for row in rows() for number in range(2 * BLOCKS)]
@@ -89,15 +91,14 @@ def train_all(folder: Path) -> None:
 
 def read(folder: Path) -> list[Line]:
     """All lines of the tables, from what was trained."""
-    lines = [_line("none", _networks(folder, "plain", len(LOOKS) - 1))]
-    curve = np.mean([part["accuracy"] for part in _parts(folder, "plain")], axis=0)
-    stopped = []
+    looks = [_networks(folder, "plain", look) for look in range(len(LOOKS))]
+    lines, stopped = [_line("none", looks[-1])], []
     for sparsity in SPARSITIES:
         percent = f"{100 * sparsity:g}%"
         suppressed = _networks(folder, f"suppressed-{100 * sparsity:g}")
-        match = _networks(folder, "plain", first_as_accurate(curve, float(suppressed.accuracy.mean())))
-        lines.append(_line(f"suppression, {percent}", suppressed, match))
-        stopped.append(_line(f"early stopping, as accurate as {percent}", match))
+        match = nearest_look(_curve(looks), float(suppressed.accuracy.mean()))
+        lines.append(_line(f"suppression, {percent}", suppressed, _beside(suppressed, looks)))
+        stopped.append(_line(f"early stopping, as accurate as {percent}", looks[match]))
     lines += stopped
     lines += [_line(f"weight decay {decay:g}", _networks(folder, f"decay-{decay:g}")) for decay in DECAYS]
     return lines + [
@@ -105,13 +106,19 @@ def read(folder: Path) -> list[Line]:
     ]
 
 
-def first_as_accurate(curve: Floats, accuracy: float) -> int:
-    """The first look at which the rising curve that fits ``curve`` best (least squares) reaches ``accuracy``.
+def nearest_look(curve: Floats, accuracy: float) -> int:
+    """The look whose accuracy is nearest, on the rising curve that fits ``curve`` best (least squares).
 
-    Where it never does, the first at its highest.
+    Of looks of one fitted accuracy, the one whose own is nearest.
     """
     rising: Floats = IsotonicRegression().fit_transform(np.arange(len(curve)), curve)
-    return int(np.argmax(rising >= min(accuracy, float(rising[-1]))))
+    apart = np.abs(rising - accuracy)
+    alike = np.flatnonzero(apart == apart.min())
+    return int(alike[np.argmin(np.abs(curve[alike] - accuracy))])
+
+
+def _curve(looks: list[_Networks]) -> Floats:
+    return np.array([one.accuracy.mean() for one in looks])
 
 
 def _parts(folder: Path, row: str) -> list[Any]:
@@ -121,20 +128,19 @@ def _parts(folder: Path, row: str) -> list[Any]:
 def _networks(folder: Path, row: str, look: int = 0) -> _Networks:
     parts = _parts(folder, row)
     signals = np.stack([part["signals"][look] for part in parts])
-    blocks = np.repeat(np.arange(BLOCKS), 2)
     accuracy, found, distance = (np.array([part[name][look] for part in parts]) for name in _OF_A_NETWORK)
     return _Networks(
         epochs=int(parts[0]["epochs"][look]),
         accuracy=accuracy,
         signals=signals,
-        lira=lira_rotated(signals[:, :, None], membership(), blocks),
+        lira=lira_rotated(signals[:, :, None], membership(), np.repeat(np.arange(BLOCKS), 2)),
         sparsity=float(np.mean([part["zeros"][look] for part in parts])),
         found=found,
         distance=distance,
     )
 
 
-def _line(name: str, networks: _Networks, beside: _Networks | None = None) -> Line:
+def _line(name: str, networks: _Networks, beside: dict[str, list[float]] | None = None) -> Line:
     member = membership()
     scores = {"loss threshold": networks.signals, "LiRA": networks.lira}
     return Line(
@@ -149,19 +155,41 @@ def _line(name: str, networks: _Networks, beside: _Networks | None = None) -> Li
         networks.sparsity,
         _mean(networks.found),
         _mean(networks.distance),
-        {} if beside is None else _differences(networks, beside),
+        beside or {},
     )
 
 
-def _differences(networks: _Networks, beside: _Networks) -> dict[str, list[float]]:
-    """By blocks; a network and the one beside it began with the same weights, on the same images."""
-    pairs = {
-        "accuracy": networks.accuracy - beside.accuracy,
-        "LiRA": _areas(networks.lira) - _areas(beside.lira),
-        "loss threshold": _areas(networks.signals) - _areas(beside.signals),
-        "found": networks.found - beside.found,
+def _beside(networks: _Networks, looks: list[_Networks]) -> dict[str, list[float]]:
+    """Less early stopping at the same accuracy, given these images: by blocks drawn anew, each time matched anew.
+
+    The bootstrap's deviation with Student's t of as many blocks as there are. A network and those beside it began
+    with the same weights, on the same images.
+    """
+    ours, theirs = _by_block(networks), [_by_block(one) for one in looks]
+
+    def difference(blocks: NDArray[np.int64]) -> dict[str, float]:
+        curve = np.array([one["accuracy"][blocks].mean() for one in theirs])
+        match = theirs[nearest_look(curve, float(ours["accuracy"][blocks].mean()))]
+        return {name: float((values[blocks] - match[name][blocks]).mean()) for name, values in ours.items()}
+
+    generator = np.random.default_rng(SEED)
+    drawn = [difference(generator.integers(0, BLOCKS, BLOCKS)) for _ in range(DRAWS)]
+    found = {}
+    for name, value in difference(np.arange(BLOCKS)).items():
+        error = float(np.std([one[name] for one in drawn])) * math.sqrt(BLOCKS / (BLOCKS - 1))
+        reach = float(student.ppf(0.975, BLOCKS - 1)) * error
+        found[name] = [round(end, 5) for end in (value, value - reach, value + reach)]
+    return found
+
+
+def _by_block(networks: _Networks) -> dict[str, Floats]:
+    values = {
+        "accuracy": networks.accuracy,
+        "LiRA": _areas(networks.lira),
+        "loss threshold": _areas(networks.signals),
+        "found": networks.found,
     }
-    return {name: _mean(pair.reshape(BLOCKS, 2).mean(1)) for name, pair in pairs.items()}
+    return {name: value.reshape(BLOCKS, 2).mean(1) for name, value in values.items()}
 
 
 def _areas(scores: Floats) -> Floats:
@@ -224,9 +252,7 @@ def main() -> None:
             json.dumps({"settings": settings(), "lines": [asdict(line) for line in lines]}, indent=1) + "\n"
         )
     if given.docs is not None:
-        before, _, rest = given.docs.read_text().partition(START)
-        _, _, after = rest.partition(END)
-        given.docs.write_text(f"{before}{START}\n{tables(lines)}\n{END}{after}")
+        given.docs.write_text(put(given.docs.read_text(), {(START, END): tables(lines)}))
 
 
 if __name__ == "__main__":

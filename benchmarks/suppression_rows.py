@@ -29,9 +29,12 @@ RAMP = (3, 20)
 SPARSITIES = (0.5, 0.8, 0.95, 0.99)
 DECAYS = (1e-3, 5e-3)
 EPSILONS, DELTA = (1.0, 3.0, 8.0), 1e-5
+PRIVATE_BATCH, PRIVATE_EPOCHS, PRIVATE_RATE, CLIP_NORM = 250, 20, 1.0, 1.0
+ITERATIONS = 100  # of an inversion
 INVERTED, CANDIDATES = 50, 1_000  # images for each network, and among how many they are looked for
 LOOKS = (*range(1, 11), *range(12, EPOCHS + 1, 2))  # epochs at which the unprotected networks are looked at
 
+_NUMBERS = (int, float, tuple)
 Train = Callable[[data.Examples, int], Iterable[tuple[int, nn.Module]]]
 
 
@@ -106,22 +109,22 @@ def _private(epsilon: float) -> Train:
 
     def train(members: data.Examples, seed: int) -> list[tuple[int, nn.Module]]:
         network = models.LeNet5(seed=seed)
-        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        optimizer = torch.optim.SGD(network.parameters(), lr=PRIVATE_RATE)
         plan = dp.Plan(
             dataset_size=len(members),
-            expected_batch_size=250,
-            epochs=20,
+            expected_batch_size=PRIVATE_BATCH,
+            epochs=PRIVATE_EPOCHS,
             delta=DELTA,
             noise=1.0,
             target_epsilon=epsilon,
-            clipping=dp.FixedNorm(1.0),
+            clipping=dp.FixedNorm(CLIP_NORM),
         )
         ledger = Ledger.in_memory(plan.relation, plan.unit)
         with dp.make_private(network, plan, ledger=ledger, test_run=dp.TestRun(seed=seed)) as private:
             for batch in private.batches((members.inputs, members.labels)):
                 private.backward(lambda part: F.cross_entropy(network(part[0]), part[1], reduction="none"), batch)
                 optimizer.step()
-        return [(20, network)]
+        return [(PRIVATE_EPOCHS, network)]
 
     return train
 
@@ -142,10 +145,12 @@ def membership() -> NDArray[np.bool_]:
 
 def settings() -> dict[str, Any]:
     """All numbers that what is in the folder depends on."""
-    names = (
-        "SEED MEMBERS BLOCKS EPOCHS BATCH LEARNING_RATE FALLING RAMP SPARSITIES DECAYS EPSILONS DELTA INVERTED LOOKS"
-    )
-    here: dict[str, Any] = json.loads(json.dumps({name: globals()[name] for name in (*names.split(), "CANDIDATES")}))
+    found = {
+        name: value
+        for name, value in globals().items()
+        if name.isupper() and name[0] != "_" and isinstance(value, _NUMBERS)
+    }
+    here: dict[str, Any] = json.loads(json.dumps(found))
     return here
 
 
@@ -180,7 +185,7 @@ def _invert(network: nn.Module, unseen: data.Examples, number: int) -> tuple[flo
     with torch.no_grad():
         answers = network.features(originals)  # type: ignore[operator]
     attack = Representation(network, layer="features", image_shape=originals.shape[1:])
-    again = attack.reconstruct(answers, iterations=100, seed=number).images
+    again = attack.reconstruct(answers, iterations=ITERATIONS, seed=number).images
     nearest = torch.cdist(again.flatten(1), others.flatten(1)).min(1).values
     found = (again - originals).flatten(1).norm(dim=1) < nearest
     return float(found.double().mean()), float(np.mean(relative_distance(again, originals)))

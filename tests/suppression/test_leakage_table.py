@@ -65,11 +65,14 @@ def test_it_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "settings.json").write_text(json.dumps(rows.settings() | {"EPOCHS": 3}))
+    (tmp_path / "plain").mkdir()  # of which nothing is known
+    with pytest.raises(SystemExit, match="other settings"):
+        script.train_all(tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps(rows.settings() | {"PRIVATE_RATE": 3}))
     with pytest.raises(SystemExit, match="other settings"):
         script.train_all(tmp_path)
 
 
 def test_early_stopping_is_matched_on_a_rising_curve() -> None:
     curve = np.array([0.2, 0.5, 0.9, 0.5, 0.7, 0.8, 0.8, 0.75])  # a spike; rises best as .2 .5 .7 .7 .7 .783 .783 .783
-    assert [script.first_as_accurate(curve, accuracy) for accuracy in (0.1, 0.5, 0.65, 0.75, 0.99)] == [0, 1, 2, 5, 5]
+    assert [script.nearest_look(curve, accuracy) for accuracy in (0.1, 0.52, 0.65, 0.75, 0.99)] == [0, 1, 4, 7, 5]

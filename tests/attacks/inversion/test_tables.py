@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks import inversion_tables as script
+from benchmarks.pages import put
 
 ROOT = Path(__file__).parents[3]
 
@@ -18,8 +19,14 @@ def test_the_page_shows_the_record() -> None:
     sent = [script.Sent(**line) for line in record["gradients"]]
     page = (ROOT / "docs" / "inversion.md").read_text()
     tables = {"answers": script.answers_table(answers), "gradients": script.gradients_table(sent)}
-    assert script.put(page, tables) == page
-    assert all(table in page for table in tables.values())
+    assert put(page, {script.MARKS[name]: table for name, table in tables.items()}) == page
+
+
+def test_a_page_without_its_marks_is_left_alone() -> None:
+    start, end = script.MARKS["answers"]
+    for page in ("none", start, f"{end} {start}", f"{start} {start} {end}"):
+        with pytest.raises(SystemExit, match="Nothing was written"):
+            put(page, {(start, end): "table"})
 
 
 def test_what_private_training_sends_is_clipped_and_noised() -> None:
