@@ -374,6 +374,6 @@ def test_noise_drawn_before_it_is_on_the_ledger_would_be_seen(tmp_path: Path) ->
 
 
 def test_a_callback_that_would_never_be_called_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"callbacks = 3 .*on_start, on_step or on_epoch"):
+    with pytest.raises(ArgumentError, match=r"callbacks = 3 .*on_start, on_step, on_epoch or on_end"):
         run(tmp_path, plan(), callbacks=[3])
     assert not list(tmp_path.iterdir())

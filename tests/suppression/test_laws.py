@@ -94,14 +94,15 @@ def test_masks_follow_the_ramp_never_return_and_hold_in_weights_gradients_and_me
 def law_bounds(kept: int, clip: float, bound: float, noise: float, sparsity: float, seed: int) -> None:
     model = network(seed)
     optimizer = optim.Adam(model.parameters(), lr=0.1)
-    rule = Layer("0", minimum_kept=kept, lower_clip=clip, upper_bound=bound, noise_std=noise, noise_from=0.5)
+    noisy: dict[str, Any] = {"noise_std": noise, "noise_from": 0.5} if noise else {}
+    rule = Layer("0", minimum_kept=kept, lower_clip=clip, upper_bound=bound, **noisy)
     suppression = suppression_of(
         model,
         optimizer,
         layers=[rule, "3.weight"],
         sparsity_end=sparsity,
         updates=7,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(seed) if noise else None,
     )
     weight = model.get_parameter("0.weight")
 

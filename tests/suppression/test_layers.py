@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.suppression.training import network, suppression_of, train
+from tests.suppression.training import batches, network, suppression_of, train, zeros
 from torch import nn, optim
 from torch.nn.utils import parametrizations
 
-from privet import models
+from privet import data, models
 from privet.errors import ArgumentError, DivergedError
 from privet.suppression import Layer, Suppression
 from privet.suppression.layers import choose
 from privet.suppression.ramp import Ramp
+from privet.training import fit
 
 
 def names(model: nn.Module, layers: Any = None) -> list[str]:
@@ -120,6 +121,7 @@ def parametrized() -> nn.Module:
         (lambda: nn.Sequential(nn.Embedding(3, 2, sparse=True)), ["0"], "sparse=False"),
         (network, [Layer("0", minimum_kept=37)], "at most the 36 weights"),
         (lambda: network().half(), [Layer("0", upper_bound=1e6)], r"upper_bound = 1000000\.0 .*float16"),
+        (lambda: network().half(), [Layer("0", lower_clip=1e-8)], r"lower_clip = 1e-08 .*6\.1e-05 .*float16"),
         (lambda: nn.Sequential(nn.BatchNorm1d(3)), ["0"], "two dimensions or more of its own.*'0.weight', '0.bias'"),
         (lambda: nn.Sequential(nn.Linear(3, 3, device="meta")), None, "off the meta device"),
         (lambda: "no module", None, "a torch.nn.Module"),
@@ -149,6 +151,7 @@ def test_what_is_shared_elsewhere_is_no_hindrance() -> None:
         ({"lower_clip": 0.5, "upper_bound": 0.5}, "above lower_clip = 0.5"),
         ({"noise_std": -1.0}, "noise_std = -1.0"),
         ({"noise_from": 1.5}, "noise_from = 1.5"),
+        ({"noise_from": 0.5}, "left out where noise_std is 0"),
     ],
 )
 def test_bounds_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -187,6 +190,8 @@ def test_noise_needs_a_generator() -> None:
     model = network()
     with pytest.raises(ArgumentError, match=r"torch.Generator for the noise of '0.weight'"):
         suppression_of(model, None, layers=[Layer("0", noise_std=0.1)])
+    with pytest.raises(ArgumentError, match="None where no layer has noise_std"):
+        suppression_of(model, None, generator=torch.Generator())
     with pytest.raises(ArgumentError, match=r"a torch\.Generator, or None"):
         suppression_of(model, None, layers=[Layer("0", noise_std=0.1)], generator=3)
 
@@ -203,6 +208,52 @@ def test_one_suppression_a_layer_until_it_is_finalized() -> None:
     assert not any(value._post_accumulate_grad_hooks for value in model.parameters())
     assert not optimizer._optimizer_step_pre_hooks
     train(model, optimizer, suppression_of(model, optimizer), 24)
+
+
+def test_a_fit_lets_go_of_the_model() -> None:
+    """Of a suppression that nobody holds on to, too: what comes afterwards is ordinary training."""
+    train_set = data.digits().take(range(200))
+    model = models.MLP((64, 12, 10), seed=0)
+    more: dict[str, Any] = {"epochs": 2, "batch_size": 50, "seed": 0, "progress": False, "learning_rate": 0.01}
+    ramp: dict[str, Any] = {"start_epoch": 1, "end_epoch": 2, "steps_per_epoch": 4, "sparsity_end": 0.9}
+    fit(model, train_set, callbacks=[Suppression(model, **ramp)], **more)
+    masked = sum(int((value == 0).sum()) for value in model.parameters())
+    assert masked > 700
+    fit(model, train_set, **more)
+    assert sum(int((value == 0).sum()) for value in model.parameters()) < masked / 2
+    again = Suppression(model, **ramp)
+    fit(model, train_set, callbacks=[again], **more)
+    assert again.report().step == 8
+    with pytest.raises(ArgumentError, match="8 steps of an earlier fit"):
+        fit(model, train_set, callbacks=[again], **more)
+    other = Suppression(model, **ramp)
+    with pytest.raises(ArgumentError, match="each object once"):
+        fit(model, train_set, callbacks=[other, other], **more)
+    with pytest.raises(ArgumentError, match=r"end_epoch = '2' .* among the 4 of this training"):
+        fit(model, train_set, callbacks=[Suppression(model, **ramp)], **(more | {"epochs": 1}))
+
+
+def test_a_gradient_that_another_hook_takes_is_none() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def take(parameter: torch.Tensor) -> None:
+        parameter.grad = None
+
+    model[0].weight.register_post_accumulate_grad_hook(take)
+    train(model, optimizer, suppression_of(model, optimizer), 24)
+
+
+def test_masks_that_grow_after_a_gradient_arrived_hold_in_the_step_that_uses_it() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    suppression = suppression_of(model, optimizer, start_epoch=1, end_epoch=1, updates=1)
+    inputs, labels = next(batches())
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    while not suppression.report().masked:
+        suppression.step()
+    optimizer.step()
+    assert sum(int(zero.sum()) for zero in zeros(model).values()) == suppression.report().masked
 
 
 def test_steps_that_cannot_be_counted_are_refused() -> None:

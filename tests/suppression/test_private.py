@@ -197,8 +197,7 @@ def test_a_resume_keeps_the_claim_only_for_the_weights_that_were_kept(trained_be
     suppression.finalize()
     optimizer.zero_grad()
     if trained_between:
-        one_step(model, optimizer, next(batches()))
-        optimizer.zero_grad()
+        model[0].bias.detach().add_(1e-3)
     with dp.make_private(model, PLAN, ledger=ledger, resume=states[0]) as private:
         suppression = Suppression(model, optimizer, private=private, **settings())
         suppression.load_state_dict(states[1])
@@ -216,6 +215,166 @@ def test_a_state_from_before_does_not_bring_the_claim_back() -> None:
         suppression.step()
         suppression.load_state_dict(suppression.state_dict() | {"released": True})
         assert refused(suppression)
+
+
+def made(model: nn.Module, optimizer: optim.Optimizer, private: dp.Private) -> Suppression:
+    return Suppression(model, optimizer, private=private, **settings())
+
+
+def test_one_that_begins_in_the_middle_knows_nothing_of_what_was_before() -> None:
+    """Nor does one that follows another, whose claim had ended."""
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        first = made(model, optimizer, private)
+        one_private_step(model, private, optimizer)
+        optimizer.step()
+        first.step()
+        assert refused(first)
+        first.finalize()
+        second = made(model, optimizer, private)
+        assert refused(second)
+        loop(model, private, second, optimizer)
+        assert second.report().masked
+        assert refused(second)
+
+
+def test_a_resume_without_the_state_makes_no_claim() -> None:
+    model = network()
+    ledger = Ledger.in_memory(PLAN.relation, PLAN.unit)
+    optimizer = optim.SGD(model.parameters(), lr=0.05)
+    with dp.make_private(model, PLAN, ledger=ledger) as private:
+        one_private_step(model, private, optimizer)
+        state = private.state_dict()
+    optimizer.zero_grad()
+    one_step(model, optimizer, next(batches()))
+    optimizer.zero_grad()
+    with dp.make_private(model, PLAN, ledger=ledger, resume=state) as private:
+        assert refused(made(model, optimizer, private))
+
+
+def test_weights_put_in_before_the_first_step_end_the_claim() -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = made(model, optimizer, private)
+        model.load_state_dict(network(1).state_dict())
+        loop(model, private, suppression, optimizer)
+        assert refused(suppression)
+
+
+@pytest.mark.parametrize("how", ["a step more", "another optimizer", "by hand"])
+@pytest.mark.parametrize("finalized", [False, True])
+def test_a_state_does_not_wash_away_what_was_seen(how: str, finalized: bool) -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        suppression = made(model, optimizer, private)
+        one_private_step(model, private, optimizer)
+        suppression.step()
+        assert suppression.state_dict()["released"]
+        if how == "a step more":
+            optimizer.step()
+        elif how == "another optimizer":
+            optim.SGD(model.parameters(), lr=0.05).step()
+        else:
+            model[0].bias.detach().add_(0.1)
+        if finalized:
+            suppression.finalize()
+        assert not suppression.state_dict()["released"]
+
+
+def test_a_state_after_the_end_keeps_the_claim() -> None:
+    model = network()
+    with private_run(model) as private:
+        optimizer = optim.SGD(model.parameters(), lr=0.05)
+        suppression = made(model, optimizer, private)
+        loop(model, private, suppression, optimizer)
+        suppression.finalize()
+        assert suppression.claim()
+        assert suppression.state_dict()["released"]
+
+
+class Meddler:
+    """Replaces a weight at step 3, after the suppression heard of it; the checkpoint is written then."""
+
+    def on_step(self, step: int, model: nn.Module, release: dp.Release) -> None:
+        if step == 3:
+            model[3].bias.detach().add_(0.1)
+        if step == 5:
+            raise Stop
+
+
+def test_a_checkpoint_of_fit_remembers_what_another_callback_did(tmp_path: Path) -> None:
+    more: dict[str, Any] = {
+        "ledger": tmp_path / "run.ledger",
+        "checkpoint": tmp_path / "run.safetensors",
+        "checkpoint_every": 3,
+        "learning_rate": 0.05,
+        "progress": False,
+    }
+    model = network()
+    with pytest.raises(Stop):
+        dp.fit(model, records(), PLAN, callbacks=[Suppression(model, **settings()), Meddler()], **more)
+    model = network()
+    suppression = Suppression(model, **settings())
+    dp.fit(model, records(), PLAN, callbacks=[suppression], resume=True, **more)
+    assert refused(suppression)
+
+
+def test_fit_lets_go_and_may_be_called_again(tmp_path: Path) -> None:
+    """With fewer records than the plan says; then stopped; then gone on with, all with the same objects."""
+    model = network()
+    suppression = Suppression(model, **settings())
+    more: dict[str, Any] = {
+        "checkpoint": tmp_path / "run.safetensors",
+        "checkpoint_every": 3,
+        "learning_rate": 0.05,
+        "progress": False,
+        "ledger": tmp_path / "run.ledger",
+    }
+    few = tuple(part[:100] for part in records())
+    with pytest.raises(ArgumentError, match="dataset"):
+        dp.fit(
+            model,
+            few,
+            PLAN,
+            callbacks=[suppression],
+            **(more | {"ledger": tmp_path / "other.ledger", "checkpoint": None, "checkpoint_every": None}),
+        )
+    with pytest.raises(Stop):
+        dp.fit(model, records(), PLAN, callbacks=[suppression, StopAt()], **more)
+    assert suppression.claim()
+    dp.fit(model, records(), PLAN, callbacks=[suppression], resume=True, **more)
+    assert suppression.claim()
+    assert suppression.report().step == STEPS
+    assert not any(value._post_accumulate_grad_hooks for value in model.parameters())
+    with pytest.raises(ArgumentError, match="12 steps of an earlier fit"):
+        dp.fit(
+            model,
+            records(),
+            PLAN,
+            callbacks=[suppression],
+            **(more | {"ledger": tmp_path / "third.ledger", "checkpoint": None, "checkpoint_every": None}),
+        )
+
+
+def test_a_ramp_beyond_the_plan_is_refused_before_anything_is_spent() -> None:
+    model = network()
+    ledger = Ledger.in_memory(PLAN.relation, PLAN.unit)
+    suppression = Suppression(model, **settings(end_epoch=4))
+    with pytest.raises(ArgumentError, match=r"end_epoch = '4' .* among the 12 of this training\. It is 16"):
+        dp.fit(model, records(), PLAN, ledger=ledger, callbacks=[suppression], progress=False)
+    assert not ledger.events()
+
+
+def test_bounds_hold_the_average_that_fit_leaves() -> None:
+    model = network()
+    suppression = Suppression(model, layers=[Layer(nn.Conv2d, upper_bound=0.05)], **settings())
+    ledger = Ledger.in_memory(PLAN.relation, PLAN.unit)
+    dp.fit(model, records(), PLAN, ledger=ledger, callbacks=[suppression], progress=False, average=0.9)
+    suppression.finalize()
+    assert float(model[0].weight.abs().max()) == pytest.approx(0.05)
 
 
 def test_a_copy_makes_no_claim() -> None:

@@ -142,7 +142,7 @@ def test_a_killed_process_goes_on(tmp_path: Path) -> None:
 def test_fit_refuses_what_does_not_fit_before_any_work(tmp_path: Path) -> None:
     model = network()
     examples = torch.randn(48, 1, 6, 6), torch.zeros(48, dtype=torch.int64)
-    settings: dict[str, Any] = {"epochs": 1, "batch_size": 8, "seed": 3, "progress": False}
+    settings: dict[str, Any] = {"epochs": 4, "batch_size": 8, "seed": 3, "progress": False}
     before = copy.deepcopy(model.state_dict())
     bound = suppression_of(model, optim.SGD(model.parameters(), lr=0.1))
     for callback, said in (
@@ -159,7 +159,7 @@ def test_fit_refuses_what_does_not_fit_before_any_work(tmp_path: Path) -> None:
     first.finalize()
     other = suppression_of(model, None, sparsity_end=0.8)
     with pytest.raises(CheckpointError, match="another run: callbacks"):
-        fit(model, examples, callbacks=[other], **settings | {"epochs": 2}, **file, resume=True)
+        fit(model, examples, callbacks=[other], **settings | {"epochs": 5}, **file, resume=True)
 
 
 def test_a_fit_that_ended_before_its_first_step_can_be_begun_again(tmp_path: Path) -> None:

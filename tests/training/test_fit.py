@@ -421,5 +421,5 @@ TYPO, STEPS = type("Typo", (), {"on_epoch_end": print}), type("Steps", (), {"on_
 
 @pytest.mark.parametrize("callback", [3, lambda: 1, TYPO(), STEPS])
 def test_a_callback_that_would_never_be_called_is_refused(callback: object) -> None:
-    with pytest.raises(ArgumentError, match=r"callbacks = .*on_start, on_step or on_epoch"):
+    with pytest.raises(ArgumentError, match=r"callbacks = .*on_start, on_step, on_epoch or on_end"):
         fit(net(), blobs(), epochs=1, batch_size=16, seed=0, callbacks=[callback])  # type: ignore[list-item]

@@ -7,7 +7,7 @@ from privet.dp.diagnosis import Diagnosis
 from privet.dp.diagnostics import Diagnostics
 from privet.dp.doctor import examine
 from privet.dp.entry import make_private
-from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep, StepRecord
+from privet.dp.fit_records import FitResult, OnEnd, OnEpoch, OnStart, OnStep, StepRecord
 from privet.dp.fitting import fit
 from privet.dp.per_example.expand import Expand
 from privet.dp.plan import Plan
@@ -27,6 +27,7 @@ __all__ = [
     "FitResult",
     "FixedNorm",
     "Groups",
+    "OnEnd",
     "OnEpoch",
     "OnStart",
     "OnStep",

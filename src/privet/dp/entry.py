@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from privet.accounting.ledger import Ledger
 from privet.dp.books import NOT_PRIVATE, Books, open_ledger
@@ -14,6 +17,7 @@ from privet.dp.guard import refuse_watched
 from privet.dp.per_example.engine import Engine
 from privet.dp.plan import Plan
 from privet.dp.private import Private, TestRun
+from privet.dp.ranks import Ranks, ranks_here
 from privet.errors import ArgumentError, CheckpointError
 
 __all__ = ["make_private"]
@@ -29,6 +33,7 @@ def make_private(
     reserve_ahead: int = 16,
     diagnostics: bool = False,
     test_run: TestRun | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> Private:
     """Make an ordinary training loop differentially private.
 
@@ -45,6 +50,9 @@ def make_private(
         reserve_ahead: how many steps are put on the ledger at once. A crash costs what was reserved and not drawn.
         diagnostics: keep what the last step saw of the data, which epsilon does not cover.
         test_run: makes the run repeatable and **not private**; it is stamped so wherever it is reported.
+        process_group: the ranks that train this model together; None for all, where ``torch.distributed`` runs. Each
+            calls this with the same arguments and has all of the data; the model becomes that of rank 0, which alone
+            has the ledger.
 
     Returns:
         What draws batches and takes private steps.
@@ -91,31 +99,63 @@ def make_private(
     if resume is not None:
         _check_state(resume, plan, test_run)
     refuse_watched(model)
+    ranks = _ranks(model, plan, resume, test_run, process_group)
     engine = _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
     head = None if resume is None else str(resume["ledger_head"])
-    opened = open_ledger(ledger, plan, head, test_run=test_run is not None)
-    try:
+    opened: Ledger | None = None
+    books: Books | None = None
+
+    def begin() -> None:
+        nonlocal opened, books
+        opened = open_ledger(ledger, plan, head, test_run=test_run is not None)
         if resume is None:
             run = opened.begin_run(plan.digest, NOT_PRIVATE if test_run else "private training")
         else:
             run = opened.resume_run(plan.digest, int(resume["run"]))
         books = Books(opened, run, plan, reserve_ahead)
+
+    try:
+        ranks.of_first(begin)
         private = Private(
             engine,
             plan,
             books,
+            ranks,
             max_physical_batch=max_physical_batch,
             test_run=test_run,
             diagnostics=diagnostics,
         )
     except BaseException:
-        if opened is not ledger:
+        if opened is not None and opened is not ledger:
             opened.close()
         raise
     private._closes_ledger = opened is not ledger
     if resume is not None:
         private.load_state_dict(resume)
     return private
+
+
+def _ranks(
+    model: nn.Module,
+    plan: Plan,
+    resume: Mapping[str, Any] | None,
+    test_run: TestRun | None,
+    group: ProcessGroup | None,
+) -> Ranks:
+    """The ranks, with the same of everything; the model becomes that of the first."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    ranks = ranks_here(device, group)
+    if ranks.size == 1:
+        return ranks
+    values = [*model.named_parameters(), *model.named_buffers()]
+    shapes = [(name, tuple(value.shape), str(value.dtype), value.requires_grad) for name, value in values]
+    ranks.same("the plan", plan.digest)
+    ranks.same("the model", repr(shapes))
+    ranks.same("test_run", repr(test_run))
+    ranks.same("resume", json.dumps(None if resume is None else dict(resume), sort_keys=True, default=str))
+    for _, value in values:
+        ranks.take_over(value)
+    return ranks
 
 
 def _engine(model: nn.Module, plan: Plan) -> Engine:

@@ -13,14 +13,16 @@ from privet.dp.progress import Reached
 from privet.dp.statement import Statement
 from privet.dp.step import Release
 
-__all__ = ["FitResult", "OnEpoch", "OnStart", "OnStep", "StepRecord"]
+__all__ = ["Callback", "FitResult", "OnEnd", "OnEpoch", "OnStart", "OnStep", "StepRecord"]
 
 
 @runtime_checkable
 class OnStart(Protocol):
     """Called once before the first step."""
 
-    def on_start(self, model: nn.Module, optimizer: Optimizer, steps_per_epoch: None, private: Private) -> None:
+    def on_start(
+        self, model: nn.Module, optimizer: Optimizer, steps_per_epoch: None, total_steps: int, private: Private
+    ) -> None:
         """Do something with what will be trained. An epoch here is N / B steps, no whole number: None."""
 
 
@@ -38,6 +40,17 @@ class OnEpoch(Protocol):
 
     def on_epoch(self, epoch: int, model: nn.Module, reached: Reached) -> None:
         """Do something after epoch ``epoch``, counted from 1."""
+
+
+@runtime_checkable
+class OnEnd(Protocol):
+    """Called when training ends, however it ends, where ``on_start`` (if there is one) raised nothing."""
+
+    def on_end(self) -> None:
+        """Let go of what was taken hold of."""
+
+
+Callback = OnStart | OnStep | OnEpoch | OnEnd
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from privet.checkpoints.snapshots import read_snapshot
 from privet.checkpoints.stateful import Stateful
 from privet.dp.averaging import Average
 from privet.dp.batches import Batch
-from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep, StepRecord
+from privet.dp.fit_records import Callback, FitResult, OnEpoch, OnStep, StepRecord
 from privet.dp.interruption import Interruption, interruptions_held
 from privet.dp.plan import Plan
 from privet.dp.private import Private, Spent
@@ -47,7 +47,7 @@ class FitRun:
     optimizer: Optimizer
     scheduler: LRScheduler | None
     average: Average | None
-    callbacks: tuple[OnStart | OnStep | OnEpoch, ...]
+    callbacks: tuple[Callback, ...]
     path: Path | None
     every: int | None
     configuration: Mapping[str, Any]

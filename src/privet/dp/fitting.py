@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from privet.dp.fit_checks import (
     describe,
     make_optimizer,
     make_scheduler,
+    refuse_ranks,
 )
-from privet.dp.fit_records import FitResult, OnEpoch, OnStart, OnStep
+from privet.dp.fit_records import Callback, FitResult, OnEnd, OnStart
 from privet.dp.fit_run import FitRun, Loss
 from privet.dp.per_example.refusals import keeps_statistics
 from privet.dp.plan import Plan
@@ -67,7 +68,7 @@ def fit(
     resume: bool = False,
     weights: str | Path | None = None,
     progress: bool | Show = True,
-    callbacks: Sequence[OnStart | OnStep | OnEpoch] = (),
+    callbacks: Sequence[Callback] = (),
     test_run: TestRun | None = None,
 ) -> FitResult:
     """Train ``model`` in place, privately, until the plan or the budget ends.
@@ -101,9 +102,9 @@ def fit(
         resume: go on from ``checkpoint``; start anew if there is no such file and nothing was spent on this plan.
         weights: a ``.safetensors`` file for the trained weights; the statement is saved as ``<weights>.privacy.json``.
         progress: whether to show a bar on a terminal and the statement under it, or what to call after every step.
-        callbacks: objects with ``on_start(model, optimizer, None, private)``, ``on_step(step, model, release)`` or
-            ``on_epoch(epoch, model, reached)``; one that also has ``state_dict`` and ``load_state_dict`` is kept in
-            the checkpoint.
+        callbacks: objects with ``on_start(model, optimizer, None, total_steps, private)``, ``on_step(step, model,
+            release)``, ``on_epoch(epoch, model, reached)`` or ``on_end()``; one that also has ``state_dict`` and
+            ``load_state_dict`` is kept in the checkpoint.
         test_run: makes sampling and noise repeatable and the run **not private**.
 
     Returns:
@@ -128,6 +129,7 @@ def fit(
         >>> result.complete, len(result.history)
         (True, 8)
     """
+    refuse_ranks()
     check_loss(loss)
     check_callbacks(callbacks)
     check_seed(seed)
@@ -157,17 +159,22 @@ def fit(
         try:
             if state is None and resume and isinstance(opened, Ledger):
                 _refuse_lost(opened, plan, saved)
-            with make_private(
-                model,
-                plan,
-                ledger=opened,
-                resume=state,
-                max_physical_batch=max_physical_batch,
-                test_run=test_run,
-            ) as private:
+            with (
+                make_private(
+                    model,
+                    plan,
+                    ledger=opened,
+                    resume=state,
+                    max_physical_batch=max_physical_batch,
+                    test_run=test_run,
+                ) as private,
+                ExitStack() as ends,
+            ):
                 for callback in callbacks:
                     if isinstance(callback, OnStart):
-                        callback.on_start(model, made, None, private)
+                        callback.on_start(model, made, None, plan.total_steps, private)
+                    if isinstance(callback, OnEnd):
+                        ends.callback(callback.on_end)
                 batches: Iterator[Batch] = (batch for batch in list[Batch]())
                 if private.step < plan.total_steps:
                     batches = private.batches(dataset, device=where, workers=workers, collate=collate)

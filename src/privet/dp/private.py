@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from privet.accounting.bound import Bound
+from privet.accounting.ledger import Ledger
 from privet.checkpoints.random_states import global_states, set_global_states
-from privet.dp.batches import Batch, data_source
+from privet.dp.batches import Batch, DataSource, data_source, map_tensors
 from privet.dp.books import NOT_PRIVATE, Books
 from privet.dp.clipping import ClippingState
 from privet.dp.diagnostics import Diagnostics
@@ -25,12 +28,15 @@ from privet.dp.per_example.engine import Engine, PerExampleLoss
 from privet.dp.physical import largest_batch
 from privet.dp.plan import Plan
 from privet.dp.probe import probe
+from privet.dp.ranks import Ranks
 from privet.dp.sampling import PoissonSampler
 from privet.dp.statement import Statement
 from privet.dp.step import Release, Step
 from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTrainingError
 
 __all__ = ["Private", "Spent", "TestRun"]
+
+_LOOKED_AT = 64  # records, evenly spread, by which ranks see whether they have the same data
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,6 @@ class Private:
 
     Attributes:
         plan: what is done.
-        ledger: what was spent.
         groups: of trainable parameters, by name; each is clipped on its own.
     """
 
@@ -87,7 +92,8 @@ class Private:
         self,
         engine: Engine,
         plan: Plan,
-        books: Books,
+        books: Books | None,
+        ranks: Ranks,
         *,
         max_physical_batch: int | None,
         test_run: TestRun | None,
@@ -95,21 +101,21 @@ class Private:
     ) -> None:
         """Use :func:`make_private`."""
         self._engine = engine
-        self.plan, self.ledger = plan, books.ledger
+        self.plan = plan
         self.groups = tuple(
             tuple(slot.name for slot in engine.slots if slot.group == group) for group in range(len(engine.ranges))
         )
         self._step = 0
-        self._books = books
+        self._kept_books, self._ranks = books, ranks  # the first rank alone keeps books
         self._clipping = plan.clipping.initial(len(self._engine.ranges))
         self._flat = self._engine.flat()
         self._guard = Guard(engine.model)
         self._max_physical_batch = max_physical_batch
         self._checked: set[object] = set()  # the code of losses that were compared with single examples
         self._test_run = test_run
-        self._noise: Noise | None = Noise(self._stream("noise"))
-        if test_run is not None and not test_run.noise:
-            self._noise = None
+        self._noise: Noise | None = None
+        if ranks.rank == 0 and (test_run is None or test_run.noise):
+            self._noise = Noise(self._stream("noise"))
         self._versions: list[int] = []
         self._outstanding: tuple[Batch, Tensor] | None = None  # drawn and not used, and the records that it holds
         self._unused: Tensor | None = None  # of a batch that was left; the next loop gives the same records
@@ -121,6 +127,24 @@ class Private:
     def model(self) -> nn.Module:
         """The model in training, the user's own."""
         return self._engine.model
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was spent.
+
+        Raises:
+            PrivateTrainingError: this is one of several ranks, and not the first.
+        """
+        return self._books.ledger
+
+    @property
+    def _books(self) -> Books:
+        if self._kept_books is None:
+            raise PrivateTrainingError(
+                "of several ranks the first alone has the ledger, and what follows from it: spent(), statement() and "
+                "state_dict(). Ask there: if torch.distributed.get_rank() == 0."
+            )
+        return self._kept_books
 
     @property
     def closed(self) -> bool:
@@ -198,7 +222,9 @@ class Private:
                 f"the plan's dataset_size of {self.plan.dataset_size:,}",
                 "The sampling rate, and with it epsilon, is made of that number; plan with the number there is.",
             )
-        return self._draw(PoissonSampler(source.size, self.plan.sampling, self._stream("sampling")), source.batch)
+        stream = self._shared_stream()
+        self._check_data(source)
+        return self._draw(PoissonSampler(source.size, self.plan.sampling, stream), source.batch)
 
     def _draw(self, sampler: PoissonSampler, read: Callable[[Tensor, int | None], Batch]) -> Iterator[Batch]:
         try:
@@ -210,7 +236,7 @@ class Private:
                         "say) would depend on the data; give every batch to it, also an empty one, and leave the loop "
                         "to stop."
                     )
-                indices = sampler.draw() if self._unused is None else self._unused
+                indices = self._share(sampler.draw()) if self._unused is None else self._unused
                 batch = read(indices, self._max_physical_batch)
                 self._outstanding, self._unused = (batch, indices), None
                 yield batch
@@ -221,9 +247,13 @@ class Private:
 
     def _last_allowed(self, first: int) -> int:
         """Where another run on the same ledger took the rest of the budget meanwhile, this one ends as planned."""
-        if self.step > first and self._books.is_exhausted(self.step):
-            return self.step
-        return self._books.last_allowed(self.step)
+
+        def allowed() -> int:
+            if self.step > first and self._books.is_exhausted(self.step):
+                return self.step
+            return self._books.last_allowed(self.step)
+
+        return int(self._ranks.of_first(allowed))
 
     def backward(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         r"""One private step: replaces ``.grad`` of every trainable parameter.
@@ -291,6 +321,18 @@ class Private:
 
     def _run(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         step: Step | None = None
+        error: BaseException | None = None
+        try:
+            step = self._local(per_example_loss, batch)
+        except BaseException as found:
+            error = found
+        self._ranks.all_well(error)
+        assert step is not None
+        return step.finish()
+
+    def _local(self, per_example_loss: PerExampleLoss, batch: Batch) -> Step:
+        """What this rank adds to the step."""
+        step: Step | None = None
         if self._diagnostics is not None:
             self._diagnostics.start(batch.size)
         if not batch.empty and _code(per_example_loss) not in self._checked:
@@ -301,11 +343,12 @@ class Private:
             factors = step.add(gradients)
             if self._diagnostics is not None:
                 self._diagnostics.add(gradients.squared_norms, factors, gradients.losses)
-        return (step or self._begin()).finish()
+        return step or self._begin()
 
     def _begin(self) -> Step:
-        self._books.before_noise(self.step)
-        return Step(self.plan, self.step, self._clipping, self._engine.ranges, self._flat, self._noise)
+        if self._kept_books is not None:
+            self._kept_books.before_noise(self.step)
+        return Step(self.plan, self.step, self._clipping, self._engine.ranges, self._flat, self._noise, self._ranks)
 
     def check(self, per_example_loss: PerExampleLoss, data: Any, size: int) -> None:
         """Compare the engine with single examples now, instead of on the first batch; nothing is released.
@@ -390,8 +433,8 @@ class Private:
             self._settle()
         finally:
             self._guard.remove()
-            if self._closes_ledger:
-                self.ledger.close()
+            if self._closes_ledger and self._kept_books is not None:
+                self._kept_books.ledger.close()
 
     def __enter__(self) -> Self:
         return self
@@ -407,7 +450,8 @@ class Private:
             self._unused = self._outstanding[1]
         self._outstanding = None
         try:
-            self._books.settle()
+            if self._kept_books is not None:
+                self._kept_books.settle()
         except LedgerError:
             if not quietly:
                 raise
@@ -417,6 +461,42 @@ class Private:
             return KeyStream.secret()
         # another position after every resume: noise is never drawn twice
         return KeyStream.seeded(self._test_run.seed, f"{purpose} {self._books.run.id}", self._books.run.reserved)
+
+    def _shared_stream(self) -> KeyStream:
+        """Where samples come from: all ranks draw the same, and each takes its share."""
+        if self._ranks.size == 1:
+            return self._stream("sampling")
+        if self._test_run is None:
+            key = self._ranks.of_first(lambda: os.urandom(32).hex())
+            return KeyStream(bytes.fromhex(key), is_secret=True)
+        run, reserved = self._ranks.of_first(lambda: [self._books.run.id, self._books.run.reserved])
+        return KeyStream.seeded(self._test_run.seed, f"sampling {run}", reserved)
+
+    def _share(self, indices: Tensor) -> Tensor:
+        """This rank's records of a sample: no record is in two shares, however the ranks came to it."""
+        if self._ranks.size == 1:
+            return indices
+        self._ranks.same("the sample", indices.numpy().tobytes())
+        return indices[self._ranks.rank :: self._ranks.size].clone()
+
+    def _check_data(self, source: DataSource) -> None:
+        """Refuse where a number stands for another record elsewhere: it could be in two shares at once."""
+        if self._ranks.size == 1:
+            return
+        some = torch.linspace(0, source.size - 1, min(source.size, _LOOKED_AT)).long()
+        found = hashlib.sha256()
+
+        def look(tensor: Tensor) -> Tensor:
+            found.update(_bytes(tensor))
+            return tensor
+
+        for data, _ in source.batch(some).parts():
+            map_tensors(data, look)
+        self._ranks.same("the data set", found.digest())
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _code(per_example_loss: PerExampleLoss) -> object:

@@ -14,6 +14,7 @@ from privet.dp.clipping import ClippingState, changed_contributions, estimated_f
 from privet.dp.noise import Noise
 from privet.dp.per_example.engine import Gradients
 from privet.dp.plan import Plan
+from privet.dp.ranks import Ranks
 from privet.errors import PrivateTrainingError
 
 __all__ = ["Release", "Step", "StepNoise"]
@@ -90,7 +91,8 @@ class Step:
         state: what it is clipped to.
         ranges: of each group in the flat buffer.
         flat: is overwritten with the noise, then holds the private gradient.
-        noise: where the noise comes from.
+        noise: where the noise comes from; None for none, and in all ranks but the first.
+        ranks: the processes whose parts of the batch belong together.
     """
 
     def __init__(
@@ -101,10 +103,11 @@ class Step:
         ranges: Sequence[tuple[int, int]],
         flat: Tensor,
         noise: Noise | None,
+        ranks: Ranks,
     ) -> None:
         """Draw the noise of the gradient. The step has to be on the ledger before."""
         self._plan, self._number, self._state = plan, number, state
-        self._flat, self._noise = flat, noise
+        self._flat, self._noise, self._ranks = flat, noise, ranks
         self._sigma = StepNoise.of(plan, number, state)
         self._below = torch.zeros(len(self._sigma.count_stds), dtype=torch.float64)
         for (start, stop), std in zip(ranges, self._sigma.gradient_stds, strict=True):
@@ -137,18 +140,23 @@ class Step:
             )
 
     def finish(self) -> Release:
-        """Draw the noise of the counts, and move the clip norms for the step that comes.
+        """Add up what the ranks have, draw the noise of the counts, and move the clip norms for the step that comes.
 
         Raises:
             PrivateTrainingError: the gradient is not finite; it must not reach the optimizer.
         """
+        self._ranks.sum_(self._flat)
+        self._ranks.sum_(self._below)
         if not math.isfinite(float(self._flat.sum())) and not bool(self._flat.isfinite().all()):
             raise PrivateTrainingError(
                 f"step {self._number}: the private gradient is not finite though every example was clipped. The step "
                 "counts as spent; the gradients were removed. Please report this with the model's layers."
             )
         counts = self._sigma.count_stds
-        drawn = [0.0 if self._noise is None else self._noise.draw(std) for std in counts]
+        noise = self._noise
+        drawn = [0.0] * len(counts)
+        if counts:
+            drawn = self._ranks.of_first(lambda: [0.0 if noise is None else noise.draw(std) for std in counts])
         fractions = estimated_fractions(self._below.tolist(), drawn, self._plan.expected_batch_size)
         following = self._plan.clipping.update(self._state, fractions)
         return Release(self._number, self._sigma.event, self._state.max_grad_norms, following)

@@ -48,4 +48,6 @@ def check_generator(generator: object, chosen: tuple[Chosen, ...]) -> Generator 
     if noisy and generator is None:
         allowed = f"a torch.Generator for the noise of {', '.join(map(repr, noisy))}"
         raise ArgumentError("generator", None, allowed, "For example torch.Generator().manual_seed(0).")
-    return generator if noisy else None
+    if generator is not None and not noisy:
+        raise ArgumentError("generator", generator, "None where no layer has noise_std", "It would draw nothing.")
+    return generator

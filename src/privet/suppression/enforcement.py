@@ -105,6 +105,16 @@ class Enforcement:
         """Notice what was changed since it was last as it should be."""
         self.touched |= self._versions is not None and self._versions != self._now()
 
+    def begin(self) -> None:
+        """What is watched is as it should be."""
+        self._versions = self._now()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the optimizer alone changed what is watched since :meth:`end_step`."""
+        self.look()
+        return not self.touched
+
     def end_step(self) -> None:
         """Write zero into every masked weight; nothing may change until the optimizer's next step."""
         self.clear_weights()
@@ -153,7 +163,8 @@ class _Arrival:
 
     def __call__(self, parameter: Tensor) -> None:
         gradient = parameter.grad
-        assert gradient is not None
+        if gradient is None:  # another hook took it
+            return
         if self._mask.count:
             self._mask.clear(gradient)
         self._seen, self._versions = weakref.ref(gradient), (gradient._version, self._mask.version)

@@ -64,6 +64,10 @@ class Layer:
         _check_number("upper_bound", self.upper_bound, 0.0, math.inf, high_included=True)
         _check_number("noise_std", self.noise_std, 0.0, math.inf)
         _check_number("noise_from", self.noise_from, 0.0, 1.0, high_included=True)
+        if self.noise_from != type(self).noise_from and not self.noise_std:
+            raise ArgumentError("noise_from", self.noise_from, "left out where noise_std is 0", "There is no noise.")
+        for name in ("lower_clip", "upper_bound", "noise_std", "noise_from"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one setting
         if not self.upper_bound > self.lower_clip:
             raise ArgumentError("upper_bound", self.upper_bound, f"a number above lower_clip = {self.lower_clip:g}")
 
@@ -241,10 +245,11 @@ def _check(name: str, owner: nn.Module, parameter: nn.Parameter, rule: Layer) ->
         )
     if getattr(owner, "sparse", False):
         raise ArgumentError("layers", name, "weights with dense gradients", "Make the embedding with sparse=False.")
-    most = torch.finfo(parameter.dtype).max
+    least, most = torch.finfo(parameter.dtype).tiny, torch.finfo(parameter.dtype).max
     for bound in ("lower_clip", "upper_bound"):
-        if most < getattr(rule, bound) < math.inf:
-            raise ArgumentError(bound, getattr(rule, bound), f"at most {most:g}, the largest {parameter.dtype}")
+        if getattr(rule, bound) not in (0.0, math.inf) and not least <= getattr(rule, bound) <= most:
+            allowed = f"a number from {least:.3g} to {most:.3g}, as {parameter.dtype} has them"
+            raise ArgumentError(bound, getattr(rule, bound), allowed)
     if rule.minimum_kept > parameter.numel():
         raise ArgumentError("minimum_kept", rule.minimum_kept, f"at most the {parameter.numel():,} weights of {name!r}")
 

@@ -91,8 +91,8 @@ class Mask:
     def smallest(self, weights: Tensor, count: int) -> Tensor:
         """Choose what to mask next, so that ``count`` weights are masked in all.
 
-        These are the smallest of the kept weights by magnitude, of equals those of lower index: one selection in linear
-        time on the weights' own device.
+        These are the smallest of the kept weights by magnitude, of equals those of lower index: one selection, without
+        sorting, on the weights' own device. For a moment it takes about ten times the memory of the weights.
 
         Args:
             weights: of any shape; masked ones are not looked at.
@@ -118,10 +118,10 @@ class Mask:
         more = count - self.count
         if more <= 0:
             return places[:0]
-        values, chosen = sizes.topk(more + 1, largest=False)  # rising
-        limit, above = values[-2:].tolist()
+        values, chosen = sizes.topk(more + 1, largest=False, sorted=False)
+        above, limit = values.topk(2).values.tolist()
         if limit < above:
-            return places.index_select(0, chosen[:-1])
+            return places.index_select(0, chosen[values < above])
         below = (sizes < limit).nonzero().reshape(-1)
         equal = (sizes == limit).nonzero().reshape(-1)[: more - len(below)]
         return places.index_select(0, torch.cat((below, equal)))

@@ -50,5 +50,5 @@ def forget(optimizer: Optimizer, parameter: Tensor, mask: Mask) -> None:
         optimizer.state.clear()
         return
     for value in optimizer.state.get(parameter, {}).values():
-        if isinstance(value, Tensor) and value.shape == parameter.shape and value.dim():
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
             mask.clear(value)

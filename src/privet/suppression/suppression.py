@@ -110,7 +110,7 @@ class Suppression:
         self._enforcement = Enforcement(self._parts)
         self._generator = check_generator(generator, chosen)
         self._history: list[tuple[int, ...]] = []  # a row an update: its step, then how many of each layer are masked
-        self._done, self._finalized, self._applied = 0, False, False
+        self._done, self._finalized, self._applied, self._ended = 0, False, False, False
         self._optimizer: Optimizer | None = None
         self._private: PrivateSteps | None = None
         self._private_step = 0
@@ -148,10 +148,7 @@ class Suppression:
         step = self._done + 1
         if self.ramp.updates_at(step):
             self._update(step, self._optimizer)
-        if self._history:
-            for one, _ in self._parts:
-                if one.rule.bounded:
-                    hold(one.parameter, one.rule)
+        self._hold()
         self._released &= self._private is not None and self._enforcement.steps == 1 and not self._enforcement.touched
         self._enforcement.end_step()
         self._done = step
@@ -160,7 +157,7 @@ class Suppression:
             self._test_run |= self._private.test_run
 
     def finalize(self) -> nn.Module:
-        """Hold the weights to the masks once more and let go of model and optimizer.
+        """Hold the weights to masks and bounds once more and let go of model and optimizer.
 
         Returns:
             The model: an ordinary one, with plain zeros.
@@ -173,7 +170,11 @@ class Suppression:
         self._enforcement.stop()
         if not self._applied:
             self._check_places()
+            untouched = self._enforcement.untouched
+            self._hold()
             self._enforcement.clear_weights()
+            if untouched:
+                self._enforcement.begin()
             for one, _ in self._parts:
                 if not bool(one.parameter.isfinite().all()):
                     raise DivergedError(f"{one.name!r} has weights that are NaN or infinite. Lower the learning rate.")
@@ -214,7 +215,7 @@ class Suppression:
             "version": 1,
             "settings": self.settings,
             "step": self._done,
-            "released": self._released,
+            "released": self._released and self._enforcement.steps == 0 and self._enforcement.untouched,
             "private_step": self._private_step,
             "ledger_head": self._ledger_head,
             "weights": self._enforcement.digest() if self._enforcement.watched else None,
@@ -233,6 +234,8 @@ class Suppression:
             LedgerMismatchError: it is of a private training that is on another ledger.
         """
         self._check_open()
+        if self._private is not None and self._private.closed:
+            self._private = None  # of a fit that ended; the next one brings its own
         shapes = {one.name: one.parameter.shape for one, _ in self._parts}
         read = read_state(state, self.settings, shapes, noise=self._generator is not None)
         if self._private is not None:
@@ -244,7 +247,7 @@ class Suppression:
         self._released = read.released and (self._released or self._done == 0)
         self._history, self._done = read.history, read.step
         self._private_step, self._ledger_head = read.private_step, read.ledger_head
-        self._test_run = read.test_run
+        self._test_run, self._ended = read.test_run, False
         self._enforcement.expect(read.weights)
 
     def on_start(
@@ -252,22 +255,27 @@ class Suppression:
         model: nn.Module,
         optimizer: Optimizer,
         steps_per_epoch: int | None = None,
+        total_steps: int | None = None,
         private: PrivateSteps | None = None,
     ) -> None:
-        """Take what ``fit`` made, before its first step; refuse another model or length of an epoch."""
+        """Take what ``fit`` made, before its first step; refuse another model, length of an epoch or ramp's end."""
         if model is not self._model:
             raise ArgumentError("model", type(model).__name__, "the model that Suppression was made with")
         if steps_per_epoch not in (None, self._steps_per_epoch):
             raise ArgumentError("steps_per_epoch", self._steps_per_epoch, f"{steps_per_epoch}, as many as fit takes")
         self._check_open()
-        if self._optimizer is not optimizer:
-            if self._optimizer is not None and not self._made_by_fit:
-                raise ArgumentError("optimizer", type(self._optimizer).__name__, "None, for fit makes one of its own")
-            if self._optimizer is not None and self._done:
-                remedy = "Call finalize() on this one, and make another."
-                raise ArgumentError("suppression", f"{self._done:,} steps of an earlier fit", "a new one", remedy)
-            self._enforcement.stop()  # of a fit that ended before its first step
-            self._bind(optimizer)
+        if not self._made_by_fit:
+            raise ArgumentError("optimizer", type(self._optimizer).__name__, "None, for fit makes one of its own")
+        if self._ended and self._done:
+            remedy = "Call finalize() on this one, and make another."
+            raise ArgumentError("suppression", f"{self._done:,} steps of an earlier fit", "a new one", remedy)
+        if total_steps is not None and self.ramp.end > total_steps:
+            allowed = f"an epoch whose last step is among the {total_steps:,} of this training"
+            raise ArgumentError(
+                "end_epoch", f"{self.ramp.end // self._steps_per_epoch}", allowed, f"It is {self.ramp.end:,}."
+            )
+        self._bind(optimizer)
+        self._ended = False
         if private is not None:
             if self._done:
                 _check_private(private, self._private_step, self._ledger_head)
@@ -276,6 +284,11 @@ class Suppression:
     def on_step(self, step: int, model: nn.Module, made_by: object) -> None:
         """:meth:`step`, as a callback."""
         self.step()
+
+    def on_end(self) -> None:
+        """Let go of what ``fit`` made; :meth:`finalize` still applies masks and bounds."""
+        self._enforcement.stop()
+        self._optimizer, self._ended = None, True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A suppression of the copies of model and optimizer; of a private training it makes no claim."""
@@ -305,6 +318,8 @@ class Suppression:
         chosen = [one for one, _ in self._parts]
         self._private, self._enforcement.watched = check_evidence(private, optimizer, chosen)
         self._private_step = private.step
+        self._released &= self._done > 0 or private.step == 0  # what came before is not known
+        self._enforcement.begin()
 
     def _check_released(self, private: PrivateSteps) -> None:
         """Refuse a step whose weights are not known to come of one private step."""
@@ -316,7 +331,7 @@ class Suppression:
             raise PrivateTrainingError(
                 f"suppression.step() came after {private.step - self._private_step} private steps. Call it once after "
                 "each private.backward and optimizer.step(), so that masks are chosen from released weights. After a "
-                "step that was missed, finalize() this one, and make another to go on."
+                "step that was missed, finalize() this one, and make another to go on, which will make no claim."
             )
 
     def _check_open(self) -> None:
@@ -338,6 +353,13 @@ class Suppression:
             if one.rule.noise_std and self._generator is not None:
                 add_noise(one.parameter, mask.masked, one.rule, self._generator)
         self._history.append((step, *(mask.count for _, mask in self._parts)))
+
+    def _hold(self) -> None:
+        """Bounds hold from the first update on."""
+        if self._history:
+            for one, _ in self._parts:
+                if one.rule.bounded:
+                    hold(one.parameter, one.rule)
 
     def _check_places(self) -> None:
         for one, _ in self._parts:

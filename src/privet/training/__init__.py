@@ -6,7 +6,7 @@ from privet.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from privet.checkpoints.epoch_record import EpochRecord
 from privet.checkpoints.snapshots import Snapshot
 from privet.checkpoints.weights import load_weights, save_weights
-from privet.training.callbacks import Callback, OnEpoch, OnStart, OnStep
+from privet.training.callbacks import Callback, OnEnd, OnEpoch, OnStart, OnStep
 from privet.training.evaluation import Evaluation, evaluate, predict
 from privet.training.examples import TensorExamples
 from privet.training.fit import fit
@@ -17,6 +17,7 @@ __all__ = [
     "EpochRecord",
     "Evaluation",
     "FitResult",
+    "OnEnd",
     "OnEpoch",
     "OnStart",
     "OnStep",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from privet.checkpoints.stateful import Stateful
 from privet.checkpoints.weights import state_of
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
-from privet.training.callbacks import Callback, OnEpoch, OnStart, OnStep, check_callbacks
+from privet.training.callbacks import Callback, OnEnd, OnEpoch, OnStart, OnStep, check_callbacks
 from privet.training.configuration import describe_run
 from privet.training.evaluation import Loss, count_classes, evaluate_source, mode_kept
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
@@ -84,8 +85,8 @@ def fit(
         checkpoint: a file written after each epoch; refused if it exists and ``resume`` is false.
         resume: continue from ``checkpoint`` if it exists, else start anew.
         progress: whether to show a bar on a terminal, or a bar of one's own.
-        callbacks: called before the first step, after each step and each epoch, as they have ``on_start``,
-            ``on_step`` and ``on_epoch``; their exceptions end the training.
+        callbacks: called before the first step, after each step and each epoch, and when training ends, as they have
+            ``on_start``, ``on_step``, ``on_epoch`` and ``on_end``; their exceptions end the training.
 
     Returns:
         The history and where it was best.
@@ -117,7 +118,7 @@ def fit(
         with isolated(where, global_seed):
             source, validated = _read(model, examples, validation)
             check_last_batch(model, source, batch_size)
-        with isolated(where, global_seed), torch.enable_grad():
+        with isolated(where, global_seed), torch.enable_grad(), ExitStack() as ends:
             made = _make_optimizer(_trained(model), optimizer, learning_rate)
             run = _Run(
                 model=model,
@@ -134,7 +135,9 @@ def fit(
             )
             for callback in run.callbacks:
                 if isinstance(callback, OnStart):
-                    callback.on_start(model, made, run.steps)
+                    callback.on_start(model, made, run.steps, epochs * run.steps)
+                if isinstance(callback, OnEnd):
+                    ends.callback(callback.on_end)
             keeper = None if path is None else _keeper(run, path, seed, resume, epochs)
             with shown(progress, epochs=epochs, steps=run.steps) as show:
                 while len(run.history) < epochs and not out_of_patience(run.history, patience):
