@@ -33,6 +33,7 @@ from privet.attacks.inversion import (
     SquaredDistance,
     evaluate,
 )
+from privet.attacks.inversion.gradient_loss import MatchingLoss, Solver
 from privet.attacks.inversion.measures import peak_signal_to_noise
 from privet.errors import ArgumentError
 from privet.statistics import Estimate
@@ -70,7 +71,12 @@ class Sent:
 
 def answered() -> Iterator[Answered]:
     """LeNet-5, its convolutional part and what defenses leave of its answers, beside both baselines."""
-    trained, unseen = data.fashion_mnist().split(TRAINED, 1, seed=0)[0], data.fashion_mnist(train=False)
+    yield from _of(data.fashion_mnist().split(TRAINED, 1, seed=0)[0], data.fashion_mnist(train=False), "")
+    trained, unseen = data.mnist5k().split(3_000, 1_999, seed=0)
+    yield from _of(trained, unseen, "MNIST: ")
+
+
+def _of(trained: data.Examples, unseen: data.Examples, before: str) -> Iterator[Answered]:
     attacked, judge = (_trained(trained, seed) for seed in (1, 2))
     originals, labels = unseen.inputs[:IMAGES], unseen.labels[:IMAGES]
 
@@ -88,8 +94,8 @@ def answered() -> Iterator[Answered]:
     with torch.no_grad():
         features, logits = attacked.features(originals), attacked(originals)
     found = quality(Representation(attacked.features, image_shape=_SHAPE), features)
-    yield _line("convolutional part", found.reconstruction)
-    yield _line("logits", quality(Representation(attacked, image_shape=_SHAPE), logits).reconstruction)
+    yield _line(f"{before}convolutional part", found.reconstruction)
+    yield _line(f"{before}logits", quality(Representation(attacked, image_shape=_SHAPE), logits).reconstruction)
     defended = {
         "2 decimals": outputs.Rounding(attacked, 2),
         "top 3": outputs.TopK(attacked, 3),
@@ -97,9 +103,9 @@ def answered() -> Iterator[Answered]:
     }
     for name, served in defended.items():
         attack = Representation.behind(served, image_shape=_SHAPE)
-        yield _line(name, quality(attack, served(originals)).reconstruction)
-    yield _line("*class mean*", found.class_mean)
-    yield _line("*nearest other*", found.nearest_other)
+        yield _line(f"{before}{name}", quality(attack, served(originals)).reconstruction)
+    yield _line(f"{before}*class mean*", found.class_mean)
+    yield _line(f"{before}*nearest other*", found.nearest_other)
 
 
 def _trained(images: data.Examples, seed: int) -> models.LeNet5:
@@ -160,10 +166,22 @@ def usual(seed: int) -> nn.Module:
 
 
 @dataclass(frozen=True)
+class _Matched:
+    name: str
+    loss: MatchingLoss
+    solver: Solver
+
+
+_SQUARED = _Matched("squared, L-BFGS", SquaredDistance(), LineSearch())
+_COSINE = _Matched("cosine, L-BFGS", CosineDistance(), LineSearch())
+_SIGNED = _Matched("cosine, signed Adam", CosineDistance(), BoundedDescent())
+
+
+@dataclass(frozen=True)
 class _Case:
     name: str
     make: Callable[[int], nn.Module]
-    matched: str  # "squared" or "cosine", by L-BFGS or signed Adam
+    matched: _Matched
     iterations: int
     batch: int = 1
     client: Client = plain
@@ -172,28 +190,26 @@ class _Case:
         return GradientInversion(
             model,
             image_shape=_SHAPE,
-            loss=CosineDistance() if self.matched.startswith("cosine") else SquaredDistance(),
-            solver=LineSearch() if self.matched.endswith("L-BFGS") else BoundedDescent(),
+            loss=self.matched.loss,
+            solver=self.matched.solver,
             tv_weight=0.01 if self.make is usual else 0.0,
         )
 
 
 _SENT = (
-    _Case("DLG's LeNet, 1 image", zhu, "squared, L-BFGS", 300),
-    *(_Case(f"DLG's LeNet, {count} images", zhu, "squared, L-BFGS", 600, count) for count in (2, 4, 8)),
-    _Case("DLG's LeNet, 1 image clipped to 0.3", zhu, "squared, L-BFGS", 300, 1, partial(privately, 0.3, 0.0)),
-    _Case("DLG's LeNet, 1 image clipped to 0.3", zhu, "cosine, L-BFGS", 300, 1, partial(privately, 0.3, 0.0)),
+    _Case("DLG's LeNet, 1 image", zhu, _SQUARED, 300),
+    *(_Case(f"DLG's LeNet, {count} images", zhu, _SQUARED, 600, count) for count in (2, 4, 8)),
+    _Case("DLG's LeNet, 1 image clipped to 0.3", zhu, _SQUARED, 300, 1, partial(privately, 0.3, 0.0)),
+    _Case("DLG's LeNet, 1 image clipped to 0.3", zhu, _COSINE, 300, 1, partial(privately, 0.3, 0.0)),
     *(
-        _Case(f"the same, noise multiplier {noise:g}", zhu, "cosine, L-BFGS", 300, 1, partial(privately, 0.3, noise))
+        _Case(f"the same, noise multiplier {noise:g}", zhu, _COSINE, 300, 1, partial(privately, 0.3, noise))
         for noise in (1e-4, 1e-3, 1e-2, 1.0)
     ),
     *(
-        _Case(
-            f"LeNet-5, sigmoid, average pooling, {count} image{'s' * (count > 1)}", smooth, "cosine, Adam", 500, count
-        )
+        _Case(f"LeNet-5, sigmoid, average pooling, {count} image{'s' * (count > 1)}", smooth, _SIGNED, 500, count)
         for count in (1, 2, 8)
     ),
-    _Case("LeNet-5, ReLU, max pooling, 1 image", usual, "cosine, Adam", 2_000),
+    _Case("LeNet-5, ReLU, max pooling, 1 image", usual, _SIGNED, 2_000),
 )
 
 
@@ -212,7 +228,7 @@ def sent() -> Iterator[Sent]:
             found = attack.reconstruct(observed, labels=labels, iterations=case.iterations, seed=seed)
             decibels.append([round(float(value), 2) for value in peak_signal_to_noise(found.images, images)])
             read.append(_reads(attack, observed, labels))
-        yield Sent(case.name, case.matched, case.iterations, case.batch, decibels, read)
+        yield Sent(case.name, case.matched.name, case.iterations, case.batch, decibels, read)
 
 
 def _reads(attack: GradientInversion, observed: list[Tensor], labels: Tensor) -> bool:
@@ -256,7 +272,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, metavar="FILE", help="put the tables between the marks in this page")
     given = parser.parse_args()
     console = Console(stderr=True)
-    first = list(track(answered(), "answers", 7, console=console))
+    first = list(track(answered(), "answers", 14, console=console))
     second = list(track(sent(), "gradients", len(_SENT), console=console))
     tables = {"answers": answers_table(first), "gradients": gradients_table(second)}
     print("\n\n".join(tables.values()))

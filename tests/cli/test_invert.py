@@ -18,7 +18,8 @@ from torch import nn
 
 import privet.cli
 from privet import data, training
-from privet.attacks.inversion import Representation
+from privet.attacks.inversion import AdamDescent, Normalisation, Representation
+from privet.cli.invert import parts, work
 from privet.models import MLP
 
 CONFIG = """
@@ -51,6 +52,8 @@ numbers = "inversion.json"
 FAST = CONFIG.replace("iterations = 60", "iterations = 3").replace('picture = "inversion.png"', "")
 
 MINE = """
+import sys
+
 import torch
 from torch import nn
 from privet import models, outputs
@@ -78,6 +81,9 @@ def wide():
 
 def pair():
     return nn.LSTM(8, 10)
+
+def leaves():
+    sys.exit(0)
 
 def nothing():
     return None
@@ -186,6 +192,54 @@ def test_the_same_file_gives_the_same_numbers_and_json_is_all_of_the_output(
     assert not (tmp_path / "there" / "inversion.png").exists()
 
 
+def test_every_key_reaches_what_it_is_for(run: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file with no key at its default."""
+    made: list[dict[str, Any]] = []
+    ran: list[dict[str, Any]] = []
+    judged: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
+    begin, reconstruct = Representation.__init__, Representation.reconstruct
+    evaluate, save_grid, split = parts.evaluate, work.save_grid, data.Examples.split
+    seeds: list[Any] = []
+
+    def heard(self: Representation, *given: Any, **named: Any) -> None:
+        made.append(named)
+        begin(self, *given, **named)
+
+    def heard_run(self: Representation, *given: Any, **named: Any) -> Any:
+        ran.append(named)
+        return reconstruct(self, *given, **named)
+
+    def heard_split(self: data.Examples, *sizes: int, seed: int) -> Any:
+        seeds.append((sizes, seed))
+        return split(self, *sizes, seed=seed)
+
+    monkeypatch.setattr(Representation, "__init__", heard)
+    monkeypatch.setattr(Representation, "reconstruct", heard_run)
+    monkeypatch.setattr(data.Examples, "split", heard_split)
+    monkeypatch.setattr(parts, "evaluate", lambda *given, **named: (judged.append(named), evaluate(*given, **named))[1])
+    monkeypatch.setattr(work, "save_grid", lambda *given, **named: (drawn.append(named), save_grid(*given, **named))[1])
+    text = CONFIG.replace("candidates = 100", "candidates = 90\ntraining = 300\nseed = 4").replace(
+        'layer = "features"', 'layer = "features"\nmean = [0.1]\nspread = [0.9]'
+    )
+    text = text.replace(
+        "iterations = 60\ntv_weight = 0.01\nnorm_weight = 0.0",
+        "iterations = 7\nrestarts = 2\nseed = 5\nbounds = [-0.5, 1.5]\ntv_weight = 0.02\nnorm_weight = 0.03\n"
+        "start = 0.4\nstep = 0.05",
+    )
+    assert run(text).code == 0
+    assert seeds[-1] == ((20, 90, 300), 4)
+    (settings,) = made
+    assert settings["layer"] == "features"
+    assert (settings["tv_weight"], settings["norm_weight"], settings["start"]) == (0.02, 0.03, 0.4)
+    assert settings["bounds"] == (-0.5, 1.5)
+    assert settings["descent"] == AdamDescent(0.05)
+    assert settings["normalisation"] == Normalisation((0.1,), (0.9,))
+    assert [(one["iterations"], one.get("restarts", 1), one["seed"]) for one in ran] == [(1, 1, 5), (7, 2, 5)]
+    assert [one["bounds"] for one in judged] == [(-0.5, 1.5)] * 2
+    assert [one["bounds"] for one in drawn] == [(-0.5, 1.5)]
+
+
 def test_by_the_sign_of_the_gradient_and_on_a_device(run: Callable[..., Said]) -> None:
     said = run(CONFIG.replace("iterations = 60", 'iterations = 60\ndescent = "sign"\ndevice = "cpu"'), "--json")
     found = json.loads(said.out)
@@ -253,6 +307,8 @@ def test_a_network_that_is_defended_already(run: Callable[..., Said]) -> None:
         ("images = 20", "training = 1700", "data.images, candidates and training of 1,830 together; expected at most"),
         ("images = 20", "images = 1797", "together; expected at most the 1,797 of digits"),
         ('source = "digits"', 'source = "digit"', "data.source = "),
+        ('source = "digits"', 'source = "digits"\nfolder = "x"', "data.folder = 'x'; expected none: digits"),
+        ("iterations = 60", "bounds = [0, 255]", "inversion.bounds = (0.0, 255.0)"),
         ('source = "digits"', 'source = "nowhere.npz"', "nowhere.npz"),
         ('source = "digits"', 'source = "table.npz"', "inputs of shape (4,); expected images (C, H, W)"),
         ('source = "digits"', 'source = "two.npz"', "expected 1 or 3 channels for a picture"),
@@ -301,10 +357,11 @@ JUDGE = CONFIG[CONFIG.index("[judge]") : CONFIG.index("[data]")]
     ("judge", "words"),
     [
         ('builder = "mlp"\narguments = { hidden = [96] }\nweights = "w.safetensors"', "trained independently"),
-        ('builder = "mine.py:few"', "a judge that answers (20, 3); expected finite logits (20, 10)"),
+        ('builder = "mine.py:few"', "a judge that answers (20, 3); expected logits (20, 10)"),
         ('builder = "mine.py:wide"', "judge.builder = 'mine.py:wide', which ended in RuntimeError"),
         ('builder = "mine.py:nothing"', "judge.builder that gives a NoneType"),
         ('builder = "mine.py:absent"', "judge.builder = 'there/mine.py:absent'"),
+        ('builder = "mine.py:leaves"', "judge.builder = 'mine.py:leaves'"),
         ('builder = "absent.py:build"', "There is no there/absent.py"),
     ],
 )

@@ -122,7 +122,7 @@ def law_bounds(kept: int, clip: float, bound: float, noise: float, sparsity: flo
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 36),
-    st.floats(0, 0.5),
+    st.floats(1e-6, 0.5) | st.just(0.0),
     st.floats(0.6, 2.0),
     st.floats(0, 0.2),
     st.floats(0, 0.95),

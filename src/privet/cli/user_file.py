@@ -72,7 +72,7 @@ def network_from(name: str, reference: str) -> nn.Module:
     build = function_from(name, reference)
     try:
         network = build()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"It ended in {told(error, Path(reference.rpartition(':')[0]))}."
         raise ArgumentError(name, reference, "a function that needs no arguments", said) from error
     if not isinstance(network, nn.Module):

@@ -142,6 +142,10 @@ class Defense(nn.Module):
         """
         return self._defense.part.of(output)
 
+    def defended_answer(self, answer: Any) -> Any:
+        """Of what this defense answered, what is defended: all of it, or without what ``keep`` lets through beside."""
+        return answer[0] if self._defense.keep else answer
+
     def around(self, network: nn.Module) -> Self:
         """The same defense around another network, as an attacker puts it around networks of its own.
 

@@ -81,7 +81,8 @@ class Enforcement:
         self._handles.append(optimizer.register_step_pre_hook(self._before))
         nothing_over_nothing = any(group.get("eps", 1.0) == 0.0 for group in optimizer.param_groups)
         self._clears_after = type(optimizer) not in _ELEMENTWISE or nothing_over_nothing
-        self._handles.append(optimizer.register_step_post_hook(self._after))
+        if self._clears_after or self.watched:
+            self._handles.append(optimizer.register_step_post_hook(self._after))
 
     def stop(self) -> None:
         """End, and leave no hook behind."""

@@ -274,12 +274,12 @@ class Suppression:
             raise ArgumentError(
                 "end_epoch", f"{self.ramp.end // self._steps_per_epoch}", allowed, f"It is {self.ramp.end:,}."
             )
-        self._bind(optimizer)
-        self._ended = False
         if private is not None:
             if self._done:
                 _check_private(private, self._private_step, self._ledger_head)
             self._rely_on(private, optimizer)
+        self._bind(optimizer)
+        self._ended = False
 
     def on_step(self, step: int, model: nn.Module, made_by: object) -> None:
         """:meth:`step`, as a callback."""

@@ -134,6 +134,37 @@ def test_descent_inside_the_bounds_finds_a_digit() -> None:
     assert median_psnr(range(2, 3), loss=CosineDistance()) >= 15.0
 
 
+def test_the_gradient_of_a_batch_is_not_taken_for_that_of_one_image() -> None:
+    model, images = small(), pixels(3)
+    with pytest.raises(ArgumentError, match="of several images"):
+        GradientInversion(model, image_shape=(1, 4, 4)).reconstruct(
+            gradients_of(model, images, torch.tensor([0, 1, 3])), iterations=2, seed=0
+        )
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_off(mode: Any) -> None:
+    model, images = small(), pixels()
+    sent = gradients_of(model, images, torch.tensor([2]))
+    attack = GradientInversion(model, image_shape=(1, 4, 4))
+    with mode():
+        found = attack.reconstruct(sent, iterations=60, seed=0)
+    assert float((found.images - images).abs().max()) < 0.01
+
+
+def test_total_variation_smooths() -> None:
+    model, images = small(between=nn.ReLU()), pixels()
+    sent = gradients_of(model, images, torch.tensor([2]))
+    found = [
+        GradientInversion(model, image_shape=(1, 4, 4), loss=CosineDistance(), tv_weight=weight)
+        .reconstruct(sent, iterations=200, seed=0)
+        .images
+        for weight in (0.0, 10.0)
+    ]
+    rough, smooth = (float(one.diff(dim=2).square().mean() + one.diff(dim=3).square().mean()) for one in found)
+    assert smooth < 0.2 * rough
+
+
 def test_finds_a_batch_of_two() -> None:
     model, (images, labels) = zhu(1), digits(1, 2)
     gradients = gradients_of(model, images, labels)

@@ -3,8 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from privet.attacks.inversion import from_best_to_worst, save_grid
@@ -31,6 +33,20 @@ def test_a_picture_is_written(tmp_path: Path, channels: int, kind: str) -> None:
     if kind == "png":
         with Image.open(path) as image:
             assert image.size[0] > image.size[1]
+
+
+def test_each_column_is_one_image_with_its_distance_and_bright_is_white(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    words: list[str] = []
+    monkeypatch.setattr(Axes, "imshow", lambda axes, image, **how: shown.append((np.asarray(image), how)))
+    monkeypatch.setattr(Axes, "set_xlabel", lambda axes, text, **how: words.append(text))
+    images = torch.stack([torch.full((1, 3, 3), level) for level in (10.0, 20.0, 30.0)])
+    save_grid(tmp_path / "grid.png", {"original": images}, [0.3, 0.1, 0.2], bounds=(0, 40), count=3)
+    assert [float(image.mean()) for image, _ in shown] == pytest.approx([0.5, 0.75, 0.25])
+    assert {image.shape for image, _ in shown} == {(3, 3, 3)}  # as colours: no map is laid over them
+    assert [float(text) for text in words] == pytest.approx([0.1, 0.2, 0.3])
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
-from privet import data, models, training
+from privet import data, models, outputs, training
 from privet.attacks.inversion import InversionQuality, Representation, evaluate
 from privet.attacks.inversion.measures import nearest, peak_signal_to_noise, relative_distance, similarity
 from privet.errors import ArgumentError, DataError
@@ -68,6 +70,13 @@ def test_the_interval_of_a_mean_covers(shift: float) -> None:
         found = mean_interval(generator.normal(shift, 1.0, 30))
         covered += found.low <= 0.0 <= found.high
     assert (1_856 <= covered <= 1_944) if shift == 0.0 else covered < 20
+
+
+def test_few_values_have_student_s_interval() -> None:
+    values = [0.1, 0.4, 0.2, 0.9, 0.3]
+    found = mean_interval(values)
+    reach = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / math.sqrt(5)
+    assert (found.low, found.high) == pytest.approx((np.mean(values) - reach, np.mean(values) + reach), rel=1e-9)
 
 
 def test_an_interval_ends_where_no_value_can_be() -> None:
@@ -134,6 +143,83 @@ def test_each_number_is_the_plain_mean(scene: dict[str, Any]) -> None:
     mean = torch.stack([scene["training"][0][classes == label].mean(0) for label in scene["labels"]])
     expected = mean_interval(relative_distance(mean, scene["originals"]), least=0.0)
     assert found.class_mean.relative_l2.low == pytest.approx(expected.low, rel=1e-6)
+
+
+def test_the_nearest_other_is_the_nearest_training_image(scene: dict[str, Any]) -> None:
+    inputs, originals = scene["training"][0], scene["originals"]
+    others = torch.stack([min(inputs, key=lambda one: float((one - original).norm())) for original in originals])
+    expected = mean_interval(relative_distance(others, originals), least=0.0)
+    assert judged(scene).nearest_other.relative_l2.value == pytest.approx(expected.value, rel=1e-9)
+
+
+def test_the_verdict_asks_that_the_intervals_do_not_meet(scene: dict[str, Any]) -> None:
+    found = judged(scene)
+    for ours, by_class, said in ((12, 1, True), (5, 1, False), (2, 1, False), (1, 0, False)):
+        one = dataclasses.replace(found.reconstruction, reidentified=clopper_pearson(ours, 40))
+        other = dataclasses.replace(found.class_mean, reidentified=clopper_pearson(by_class, 40))
+        assert dataclasses.replace(found, reconstruction=one, class_mean=other).reidentifies is said
+
+
+def test_an_original_that_stands_beside_a_copy_is_not_found() -> None:
+    """Equally near is not nearer."""
+    generator = torch.Generator().manual_seed(0)
+    originals, training = (torch.rand(size, 1, 4, 4, generator=generator) for size in (6, 20))
+    candidates = originals + torch.where(torch.rand(6, 1, 4, 4, generator=generator) < 0.5, -0.001, 0.001)
+    between = (originals + candidates.clamp(0, 1)) / 2.0
+    found = evaluate(
+        between.double(),
+        originals.double(),
+        torch.zeros(6, dtype=torch.int64),
+        judge=nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).double().eval(),
+        attacked=None,
+        training=(training, torch.zeros(20, dtype=torch.int64)),
+        candidates=(2 * between - originals).double(),
+    )
+    assert found.reconstruction.reidentified.value < 1.0
+
+
+def test_bounds_are_those_of_the_pixels(scene: dict[str, Any]) -> None:
+    """With too wide ones noise has 54 dB and a similarity of 0.99."""
+    noise = torch.rand(scene["originals"].shape, generator=torch.Generator().manual_seed(0))
+    for bounds, said in (((0, 255), "span 1"), ((0, 0.5), "hold the originals, 0 to 1"), ((1, 0), "the lower first")):
+        with pytest.raises(ArgumentError, match=said):
+            judged(scene, images=noise, bounds=bounds)
+    plain = judged(scene)
+    scaled = judged(
+        scene | {name: 255 * scene[name] for name in ("images", "originals", "candidates")},
+        training=(255 * scene["training"][0], scene["training"][1]),
+        judge=Scaled(scene["judge"]).eval(),
+        bounds=(0, 255),
+    )
+    for measure in ("psnr", "ssim", "relative_l2", "confidence"):
+        ours, theirs = (getattr(one.reconstruction, measure).value for one in (scaled, plain))
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+class Scaled(nn.Module):
+    def __init__(self, judge: nn.Module) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.judge(images / 255)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (lambda judge: nn.Sequential(judge, nn.Softmax(1)), "one that answers probabilities.*leave its own out"),
+        (lambda judge: nn.Sequential(judge, nn.Linear(10, 3)), r"logits \(N, 10 classes or more\)"),
+        (lambda judge: nn.Sequential(judge, nn.Unflatten(1, (5, 2))), r"\(40, 5, 2\)"),
+        (lambda judge: judge.forward, "a network without a defense"),
+        (lambda judge: outputs.TopK(judge, 3), "a network without a defense"),
+    ],
+)
+def test_a_judge_that_answers_something_else_is_refused(scene: dict[str, Any], judge: Any, said: str) -> None:
+    made = judge(scene["judge"])
+    with pytest.raises(ArgumentError, match=said):
+        judged(scene, judge=made.eval() if isinstance(made, nn.Module) else made)
 
 
 def test_evaluation_against_the_wrong_images_finds_nothing(scene: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +81,111 @@ def test_all_at_once_is_each_by_itself(descent: Any) -> None:
     together = attack(part, descent=descent).reconstruct(targets, iterations=40, seed=3)
     first = attack(part, descent=descent).reconstruct(targets[:1], iterations=40, seed=3)
     assert torch.allclose(together.images[:1], first.images, atol=1e-4)
+
+
+class Recorded:
+    """A descent that hears what each move is made of."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.moves = inner, []
+
+    def begin(self, pixel_range: float) -> Any:
+        mover = self.inner.begin(pixel_range)
+
+        class Heard:
+            def move(heard, images: Tensor, gradient: Tensor, share: float) -> None:
+                before = images.clone()
+                mover.move(images, gradient, share)
+                self.moves.append(float((images - before).abs().max()))
+
+        return Heard()
+
+
+@pytest.mark.parametrize("descent", [AdamDescent(0.1), SignDescent(0.1)])
+def test_steps_are_shares_of_the_range_and_fall_along_a_half_cosine(descent: Any) -> None:
+    """Adam's first step is its whole step: its moments are corrected for where they began."""
+    heard = Recorded(descent)
+    attack(descent=heard, bounds=(0, 50), tv_weight=0.0).reconstruct(torch.randn(2, 5), iterations=40, seed=0)
+    assert heard.moves[0] == pytest.approx(0.1 * 50, rel=1e-4)
+    assert heard.moves[-1] < 0.02 * 50 * 0.1
+    if isinstance(descent, SignDescent):
+        expected = [5.0 * 0.5 * (1 + math.cos(math.pi * step / 40)) for step in range(40)]
+        assert heard.moves == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_label_wins_by_a_margin_and_absent_classes_are_far_but_not_infinitely() -> None:
+    cpu = torch.device("cpu")
+    distance, _ = distance_to(torch.tensor([1]), OutputForm(labels_only=True), cpu)
+    assert distance(torch.tensor([[0.0, 0.5]])).tolist() == pytest.approx([0.25])
+    assert distance(torch.tensor([[0.0, 1.0]])).tolist() == [0.0]
+    top, _ = distance_to(Top(torch.tensor([[0.5]]), torch.tensor([[0]])), OutputForm(k=1, probabilities=True), cpu)
+    sure = float(top(torch.tensor([[300.0, 0.0]])))
+    assert sure == pytest.approx(0.5 * math.log(0.5) * 2 + 0.5 * 100.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4, track_running_stats=False), nn.LSTM(4, 4, 2, dropout=0.5)])
+def test_layers_that_mix_or_draw_are_refused(layer: nn.Module) -> None:
+    net = nn.Sequential(network(), layer)
+    if isinstance(layer, nn.BatchNorm2d):
+        net.eval()
+    with pytest.raises(ArgumentError, match=r"without running statistics|in training mode"):
+        attack(net)
+
+
+class Dropped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(nn.functional.dropout(images, 0.5, True))
+
+
+def centred(images: Tensor) -> Tensor:
+    return network()(images - images.mean(0))
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (Dropped().eval(), "another answer about the same image.*random"),
+        (centred, "another answer about the same image.*other images of its batch"),
+        (lambda images: network()(images)[:1], r"answers \(1, 5\)"),
+        (lambda images: (network()(images),), "answers a tuple"),
+        (lambda images: network()(images).detach(), "answers without a gradient"),
+        (lambda images: network()(images[:, :1]), r"image_shape = \(2, 6, 9\).*The network says"),
+    ],
+)
+def test_what_does_not_answer_about_each_image_is_refused(part: Any, said: str) -> None:
+    with pytest.raises(ArgumentError, match=said):
+        attack(part).reconstruct(torch.randn(4, 5), iterations=2, seed=0)
+
+
+def test_a_defense_without_behind_and_behind_without_a_defense_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"Use Representation\.behind"):
+        attack(outputs.TopK(network(), 3))
+    with pytest.raises(ArgumentError, match=r"in a defense of privet\.outputs"):
+        Representation.behind(network(), image_shape=SHAPE)  # type: ignore[arg-type]
+
+
+def test_other_arguments_that_cannot_be() -> None:
+    observed = torch.randn(2, 5)
+    with pytest.raises(ArgumentError, match="descent = 'adam'"):
+        attack(descent="adam")
+    with pytest.raises(ArgumentError, match="progress = None"):
+        attack().reconstruct(observed, iterations=1, seed=0, progress=None)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"2\^64"):
+        attack().reconstruct(observed, iterations=1, seed=2**70)
+
+
+def test_in_inference_mode_it_works_too() -> None:
+    with torch.inference_mode():
+        net = network()
+        observed = net(originals())
+    net = network()
+    with torch.inference_mode():
+        found = attack(net).reconstruct(observed, iterations=3, seed=0)
+    assert torch.equal(found.images, attack(net).reconstruct(observed.clone(), iterations=3, seed=0).images)
 
 
 def test_an_invertible_network_is_inverted() -> None:
@@ -203,7 +309,7 @@ def test_behind_a_defense_of_a_part_of_the_answer(keep: tuple[str, ...]) -> None
     observed = plain(originals())
     assert torch.equal(part(originals())[0] if keep else part(originals()), observed)
     found = [
-        Representation.behind(one, image_shape=SHAPE).reconstruct(observed, iterations=5, seed=0).images
+        Representation.behind(one, image_shape=SHAPE).reconstruct(one(originals()), iterations=5, seed=0).images
         for one in (part, plain)
     ]
     assert torch.equal(*found)
@@ -285,7 +391,6 @@ def test_targets_that_cannot_be_are_refused(targets: Any, error: type[Exception]
 @pytest.mark.parametrize(
     ("observed", "form", "error", "said"),
     [
-        (torch.zeros(2, 5), OutputForm(decimals=0, probabilities=True), DataError, "zero everywhere"),
         (torch.full((2, 4), 0.25), OutputForm(probabilities=True), ArgumentError, r"\(2, 5\)"),
         (torch.full((2, 5), 3.0), OutputForm(probabilities=True), DataError, "no probabilities"),
         (torch.full((2, 5, 5), 0.2), OutputForm(probabilities=True), ArgumentError, r"probabilities \(N, classes\)"),
@@ -298,6 +403,16 @@ def test_defended_answers_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(error, match=said):
         attack(form=form).reconstruct(observed, iterations=2, seed=0)
+
+
+def test_where_all_was_rounded_away_any_image_will_do() -> None:
+    net = network()
+    observed = torch.zeros(3, 5)
+    observed[1, 2] = 1.0
+    form = OutputForm(decimals=0, probabilities=True)
+    found = attack(net, form=form, norm_weight=0.0).reconstruct(observed, iterations=60, seed=0)
+    assert found.distances[[0, 2]].tolist() == [0.0, 0.0]
+    assert int(net(found.images)[1].argmax()) == 2
 
 
 def test_rounded_probabilities_are_at_no_distance_from_themselves() -> None:

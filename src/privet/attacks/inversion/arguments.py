@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
+from torch import Generator
+
 from privet.errors import ArgumentError
 
-__all__ = ["image_shape_of", "whole_number"]
+__all__ = ["generator_of", "image_shape_of", "whole_number"]
 
 
 def image_shape_of(shape: object) -> tuple[int, int, int]:
@@ -35,3 +37,17 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     if number < least:
         raise ArgumentError(name, value, f"a whole number of at least {least}")
     return number
+
+
+def generator_of(seed: object) -> Generator:
+    """A generator, or one from a seed below 2^64.
+
+    Raises:
+        ArgumentError: it is neither.
+    """
+    if isinstance(seed, Generator):
+        return seed
+    number = whole_number("seed", seed, 0)
+    if number >= 2**64:
+        raise ArgumentError("seed", seed, "a whole number from 0 to 2^64 - 1, or a torch.Generator")
+    return Generator().manual_seed(number)

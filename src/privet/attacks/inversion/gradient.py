@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from privet.attacks.inversion.arguments import image_shape_of, whole_number
+from privet.attacks.inversion.arguments import generator_of, image_shape_of, whole_number
 from privet.attacks.inversion.gradient_loss import MatchingLoss, Objective, Solver, SquaredDistance
 from privet.attacks.inversion.network_part import check_modes
 from privet.attacks.inversion.priors import Normalisation, Pixels, check_channels, check_weight, total_variation
@@ -103,12 +103,17 @@ class GradientInversion:
         self._pixels = Pixels.of(bounds)
         self._normalisation = check_channels(normalisation, self._shape)
         self._loss: MatchingLoss = SquaredDistance() if loss is None else loss
+        for name, value, method in (("loss", self._loss, "solver"), ("solver", solver, "solve")):
+            if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
+                raise ArgumentError(name, value, f"an object with {method}, as privet.attacks.inversion has them")
         self._tv_weight = check_weight("tv_weight", tv_weight)
         self._solver = self._loss.solver() if solver is None else solver
         if not _trained(model):
             raise ArgumentError("model", type(model).__name__, "a model with parameters that require a gradient")
         self._last, self._classes = _last_layer(model, self._shape)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def reconstruct(
         self,
         gradients: Sequence[Tensor] | Mapping[str, Tensor],
@@ -149,7 +154,7 @@ class GradientInversion:
         observed = _observed(gradients, _trained(self._model))
         device = next(self._model.parameters()).device
         known = self._labels(observed, labels, batch_size).to(device)
-        generator = seed if isinstance(seed, Generator) else Generator().manual_seed(whole_number("seed", seed, 0))
+        generator = generator_of(seed)
         apart = self._apart(observed, known)
 
         def objective(images: Tensor) -> Tensor:
@@ -231,7 +236,7 @@ def _last_layer(model: nn.Module, shape: tuple[int, int, int]) -> tuple[str | No
     try:
         with torch.no_grad():
             logits = model(torch.zeros((1, *shape), device=given.device, dtype=given.dtype))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ArgumentError("image_shape", shape, "a shape that the model takes", f"It says: {error}") from error
     finally:
         for handle in handles:
@@ -270,7 +275,7 @@ def _observed(gradients: object, trained: dict[str, Tensor]) -> dict[str, Tensor
             raise DataError(f"the gradient of {name} holds NaN or infinity; give the gradient of a finite loss.")
     if not any(bool(gradient.any()) for gradient in found.values()):
         raise DataError("all gradients are zero: there is nothing to invert; give those of a batch with a loss.")
-    return {name: gradient.detach() for name, gradient in found.items()}
+    return {name: one.detach().clone() if one.is_inference() else one.detach() for name, one in found.items()}
 
 
 def _recovered(observed: dict[str, Tensor], last: str | None, count: int) -> Tensor:
@@ -290,6 +295,10 @@ def _recovered(observed: dict[str, Tensor], last: str | None, count: int) -> Ten
         )
     parts = bias.double()
     if count == 1:
+        whole = float(parts.sum().abs()) <= _SLACK * float(parts.abs().max())
+        if whole and int((parts < -_SLACK * parts.abs().max()).sum()) > 1:
+            said = "The gradient of the last bias is below 0 for several classes: it is of several images."
+            raise ArgumentError("batch_size", None, "the number of images behind the gradient", said)
         return parts.argmin().reshape(1)
     if float(parts.sum().abs()) > _SLACK * float(parts.abs().max()):
         raise ArgumentError(

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from privet.errors import ArgumentError, DataError
 
-__all__ = ["Function", "check_modes", "part_of"]
+__all__ = ["Function", "check_answers", "check_modes", "part_of"]
 
 Function = Callable[[Tensor], Tensor]
+_SAME = 1e-3  # of the largest number: other batch sizes are rounded otherwise
 
 
 def part_of(network: Function | nn.Module, layer: str | None) -> Function:
@@ -24,6 +25,9 @@ def part_of(network: Function | nn.Module, layer: str | None) -> Function:
     Raises:
         ArgumentError: ``network`` cannot be called, or has no such layer.
     """
+    if hasattr(network, "origin_network"):
+        remedy = "Its answers have no gradient. Use Representation.behind(served, ...)."
+        raise ArgumentError("network", type(network).__name__, "a network without its defense", remedy)
     if not callable(network):
         raise ArgumentError("network", type(network).__name__, "a network, or a function from images to answers")
     if layer is None:
@@ -76,6 +80,13 @@ def check_modes(network: object) -> None:
     if not isinstance(network, nn.Module):
         return
     for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
+            raise ArgumentError(
+                "network",
+                f"{name or 'network'} ({type(module).__name__}) without running statistics",
+                "a network that answers about each image apart",
+                "It normalises each image by the batch that it happens to be in.",
+            )
         if module.training and _answers_otherwise(module):
             raise ArgumentError(
                 "network",
@@ -83,6 +94,45 @@ def check_modes(network: object) -> None:
                 "a network in evaluation mode",
                 "Call network.eval(): what it answers in training mode is random, or depends on the batch.",
             )
+
+
+def check_answers(part: Function, images: Tensor) -> None:
+    """Ask twice about a batch and once about one image of it, and refuse what is no answer, or another each time.
+
+    Args:
+        part: what is inverted, with its normalisation.
+        images: (N, C, H, W), inside the bounds.
+
+    Raises:
+        ArgumentError: the network does not take such images, answers no tensor (N, ...), without a gradient, at random,
+            or about an image by the others in its batch.
+    """
+    images = images.detach().requires_grad_()
+    try:
+        first, second, alone = part(images), part(images), part(images[:1])
+    except (ArgumentError, DataError):
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        said = f"The network says: {str(error).partition(chr(10))[0]}"
+        raise ArgumentError("image_shape", tuple(images.shape[1:]), "a shape that the network takes", said) from error
+    answer: object = first
+    if not isinstance(answer, Tensor) or answer.dim() < 1 or len(answer) != len(images):
+        found = f"{tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        raise ArgumentError("network", f"one that answers {found}", f"one that answers a tensor ({len(images)}, ...)")
+    if not answer.requires_grad:
+        raise ArgumentError("network", "answers without a gradient", "answers that images can be followed from")
+    for other, said in ((second, "it is random (dropout?)"), (alone, "made by the other images of its batch, too")):
+        here = first[: len(other)]
+        both = here.isfinite() & other.isfinite()
+        if _most(here - other, both) > _SAME * max(_most(here, both), _most(other, both)):
+            raise ArgumentError(
+                "network", "another answer about the same image", "the same each time", f"It is {said}."
+            )
+
+
+def _most(values: Tensor, where: Tensor) -> float:
+    chosen = values[where]
+    return float(chosen.abs().max()) if chosen.numel() else 0.0
 
 
 def _answers_otherwise(module: nn.Module) -> bool:

@@ -101,10 +101,7 @@ def _to_probabilities(values: Tensor, indices: Tensor, *, all_shown: bool) -> Di
     rest = (1.0 - values.sum(1, keepdim=True)).clamp_min(0.0)
     shown = values if all_shown else torch.cat((values, rest), 1)
     sums = shown.sum(1, keepdim=True)
-    if not bool((sums > 0.0).all()):
-        nothing = int((sums == 0.0).int().argmax())
-        raise DataError(f"answer {nothing} is zero everywhere: there is nothing to compare with.")
-    shown = shown / sums  # rounding leaves sums near 1
+    shown = shown / sums.clamp_min(_LEAST)  # rounding leaves sums near 1; where all was rounded away nothing is known
 
     def distance(answers: Tensor) -> Tensor:
         log = answers.log_softmax(1)
@@ -139,7 +136,7 @@ def _tensor(given: Any, device: torch.device) -> Tensor:
         except (TypeError, ValueError, RuntimeError):
             raise ArgumentError("targets", type(given).__name__, "a tensor or an array of answers") from None
     held: Tensor = given.detach().to(device)
-    return held
+    return held.clone() if held.is_inference() else held
 
 
 def _check_finite(values: Tensor) -> None:

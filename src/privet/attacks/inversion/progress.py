@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from privet.errors import ArgumentError
+
 __all__ = ["Show", "shown"]
 
 Show = Callable[[int, int, float], None]
@@ -29,6 +31,9 @@ def shown(progress: bool | Show, total: int) -> Iterator[Callable[[int, float], 
         ...     show(1, 0.5)
         1 2 0.5
     """
+    given: object = progress
+    if not isinstance(given, bool) and not callable(given):
+        raise ArgumentError("progress", given, "True, False, or a function of steps done, steps in all and mean loss")
     if not isinstance(progress, bool):
         yield lambda done, loss: progress(done, total, loss)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,13 @@ from privet.attacks.inversion.measures import (
     separations,
     similarity,
 )
+from privet.attacks.inversion.priors import Pixels
 from privet.errors import ArgumentError, DataError
 from privet.statistics import Estimate, clopper_pearson, mean_interval
 
 __all__ = ["InversionQuality", "Quality", "evaluate"]
+
+_TAKEN_UP = 0.25  # of the bounds, by the pixels of the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +118,8 @@ def evaluate(
         Means with 95% intervals: Student's over the images, for re-identification the exact one of a share.
 
     Raises:
-        ArgumentError: the judge is the attacked network, or has its weights; or is in training mode.
+        ArgumentError: the judge is the attacked network, or has its weights; is in training mode; or does not answer
+            logits for all classes. Or pixels lie outside the bounds, or take up less than a quarter of them.
         DataError: shapes do not fit, a class has no training image, an original is among the others, or a candidate
             among the training images.
     """
@@ -122,7 +127,7 @@ def evaluate(
     inputs, classes = training[0].detach().cpu().double(), training[1].cpu().long()
     labels = labels.cpu()
     _check(images, originals, labels, (inputs, classes), candidates)
-    _check_judge(judge, attacked)
+    _check_bounds(originals, inputs, Pixels.of(bounds))
     labels = labels.long()
     means = []
     for label in labels.tolist():
@@ -130,20 +135,9 @@ def evaluate(
         if not len(of_class):
             raise DataError(f"training has no image of class {label}; give some, for the mean image of a class.")
         means.append(of_class.mean(0))
+    _check_judge(judge, attacked, originals, labels)
+    _check_copies(originals, inputs, candidates)
     others = inputs[nearest(originals, inputs)]
-    for name, where in (("training", inputs), ("candidates", candidates)):
-        closest = where[nearest(originals, where)]
-        same = (closest == originals).flatten(1).all(1)
-        if bool(same.any()):
-            raise DataError(
-                f"original {int(same.int().argmax())} is among the {name}; leave the originals out of them."
-            )
-    same = (inputs[nearest(candidates, inputs)] == candidates).flatten(1).all(1)
-    if bool(same.any()):
-        raise DataError(
-            f"candidate {int(same.int().argmax())} is among the training images too, so that a baseline made of these "
-            "would find it and never the original; leave it out of one of them."
-        )
     pool = torch.cat((originals, candidates))
     sets = (images, torch.stack(means), others)
     found, by_class, by_others = (_quality(one, originals, labels, judge, pool, bounds) for one in sets)
@@ -154,9 +148,7 @@ def _quality(
     images: Tensor, originals: Tensor, labels: Tensor, judge: nn.Module, pool: Tensor, bounds: tuple[float, float]
 ) -> Quality:
     distances = relative_distance(images, originals)
-    where = next(iter(judge.parameters()), images)
-    with torch.no_grad():
-        answers = judge(images.to(where.device, where.dtype)).cpu().double()
+    answers = _asked(judge, images).cpu().double()
     confidence = answers.softmax(1)[torch.arange(len(labels)), labels].numpy()
     others = separations(images, pool[len(originals) :]).min(1).values  # each original stands among these alone
     own = (images - originals).flatten(1).norm(dim=1)
@@ -168,6 +160,27 @@ def _quality(
         clopper_pearson(int((own < others).sum()), len(originals)),
         distances,
     )
+
+
+def _asked(judge: nn.Module, images: Tensor) -> Tensor:
+    where = next(iter(judge.parameters()), images)
+    with torch.no_grad():
+        answers: Tensor = judge(images.to(where.device, where.dtype))
+    return answers
+
+
+def _check_answers(answers: object, labels: Tensor) -> None:
+    least = int(labels.max()) + 1
+    if not isinstance(answers, Tensor) or answers.dim() != 2 or not answers.shape[1] >= least:
+        found = tuple(answers.shape) if isinstance(answers, Tensor) else f"a {type(answers).__name__}"
+        raise ArgumentError(
+            "judge", f"one that answers {found}", f"one that answers logits (N, {least} classes or more)"
+        )
+    if not bool(answers.isfinite().all()):
+        raise ArgumentError("judge", "one that answers NaN or infinity", "one that answers finite logits")
+    if bool((answers >= 0.0).all()) and bool(((answers.sum(1) - 1.0).abs() < 1e-3).all()):
+        remedy = "Softmax is taken of them here; leave its own out."
+        raise ArgumentError("judge", "one that answers probabilities", "one that answers logits", remedy)
 
 
 def _check(images: Tensor, originals: Tensor, labels: Tensor, training: Any, candidates: Tensor) -> None:
@@ -189,9 +202,44 @@ def _check(images: Tensor, originals: Tensor, labels: Tensor, training: Any, can
         raise DataError(f"labels of shape {tuple(labels.shape)}; give one class for each of {len(originals)} images.")
 
 
-def _check_judge(judge: nn.Module, attacked: nn.Module | None) -> None:
+def _check_bounds(originals: Tensor, inputs: Tensor, pixels: Pixels) -> None:
+    """PSNR and SSIM are relative to the bounds: too wide ones flatter."""
+    low, high = float(originals.min()), float(originals.max())
+    if low < pixels.low or high > pixels.high:
+        raise ArgumentError("bounds", (pixels.low, pixels.high), f"bounds that hold the originals, {low:g} to {high:g}")
+    span = max(high, float(inputs.max())) - min(low, float(inputs.min()))
+    if span < _TAKEN_UP * pixels.range:
+        allowed = f"the least and the most that a pixel may be; originals and training images span {span:g}"
+        raise ArgumentError("bounds", (pixels.low, pixels.high), allowed, "Wider ones make everything look alike.")
+
+
+def _check_copies(originals: Tensor, inputs: Tensor, candidates: Tensor) -> None:
+    of_originals, of_inputs, of_candidates = map(_digests, (originals, inputs, candidates))
+    for name, where in (("training", set(of_inputs)), ("candidates", set(of_candidates))):
+        for number, one in enumerate(of_originals):
+            if one in where:
+                raise DataError(f"original {number} is among the {name}; leave the originals out of them.")
+    known = set(of_inputs)
+    for number, one in enumerate(of_candidates):
+        if one in known:
+            raise DataError(
+                f"candidate {number} is among the training images too: a baseline made of these would find it and "
+                "never the original. Leave copies out of the data."
+            )
+
+
+def _digests(images: Tensor) -> list[bytes]:
+    rows = (images.flatten(1) + 0.0).numpy()  # of -0 as of 0
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def _check_judge(judge: nn.Module, attacked: nn.Module | None, originals: Tensor, labels: Tensor) -> None:
+    given: object = judge
+    if not isinstance(given, nn.Module) or hasattr(given, "origin_network"):
+        raise ArgumentError("judge", type(given).__name__, "a network without a defense, a torch.nn.Module")
     if any(module.training for module in judge.modules()):
         raise ArgumentError("judge", type(judge).__name__, "a network in evaluation mode", "Call judge.eval().")
+    _check_answers(_asked(judge, originals), labels)
     if attacked is None:
         return
     own = [value for _, value in judge.named_parameters() if bool((value != value.flatten()[:1]).any())]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
-from privet.attacks.inversion.arguments import image_shape_of, whole_number
+from privet.attacks.inversion.arguments import generator_of, image_shape_of, whole_number
 from privet.attacks.inversion.descent import AdamDescent, Descent
-from privet.attacks.inversion.network_part import Function, check_modes, part_of
+from privet.attacks.inversion.network_part import Function, check_answers, check_modes, part_of
 from privet.attacks.inversion.observation import Distance, distance_to
 from privet.attacks.inversion.priors import Normalisation, Pixels, check_channels, check_weight, priors
 from privet.attacks.inversion.progress import Show, shown
@@ -35,6 +35,9 @@ class Defended(Protocol):
 
     def origin_scores(self, output: Any) -> Tensor:
         """Of what the network answers, what is defended."""
+
+    def defended_answer(self, answer: Any) -> Any:
+        """Of what the defense answers, what is defended."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +120,10 @@ class Representation:
         self._tv_weight = check_weight("tv_weight", tv_weight)
         self._norm_weight = check_weight("norm_weight", norm_weight)
         self._descent = AdamDescent() if descent is None else descent
+        given: object = self._descent
+        if not callable(getattr(given, "begin", None)) or isinstance(given, type):
+            raise ArgumentError("descent", given, "AdamDescent(...), SignDescent(...), or an object with begin")
+        self._defended: Callable[[Any], Any] = lambda answer: answer
         level: object = start
         if isinstance(level, bool) or not isinstance(level, int | float) or not 0.0 <= level <= 1.0:
             raise ArgumentError("start", level, "a share of the range of pixels, in [0, 1]")
@@ -131,8 +138,7 @@ class Representation:
         of the records no more than the defended answers.
 
         Args:
-            served: a network in a defense of ``privet.outputs``. Where that defends a part of the network's answer, or
-                keeps others beside it, the targets are the defended answers alone.
+            served: a network in a defense of ``privet.outputs``; what that keeps beside the defended part is not used.
             settings: as of the class, without ``network``, ``form`` and ``layer``.
 
         Raises:
@@ -140,11 +146,16 @@ class Representation:
         """
         if settings.get("layer") is not None:
             raise ArgumentError("layer", settings["layer"], "None behind a defense", "It lets out answers alone.")
+        if not hasattr(served, "origin_network"):
+            raise ArgumentError("served", type(served).__name__, "a network in a defense of privet.outputs")
         network = served.origin_network()
         attack = cls(network, form=served.output_form, **settings)
         attack._part = lambda images: served.origin_scores(network(images))
+        attack._defended = served.defended_answer
         return attack
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def reconstruct(
         self,
         targets: Any,
@@ -172,17 +183,20 @@ class Representation:
         """
         check_modes(self._network)
         steps, runs = whole_number("iterations", iterations), whole_number("restarts", restarts)
+        targets = self._defended(targets)
         device, dtype = _where(self._network, targets)
         distance, count = distance_to(targets, self._form, device)
         if count == 0:
             raise ArgumentError("targets", "no answers", "at least one")
-        generator = seed if isinstance(seed, Generator) else Generator().manual_seed(whole_number("seed", seed, 0))
+        generator = generator_of(seed)
         best: Reconstruction | None = None
-        with torch.enable_grad(), shown(progress, steps * runs) as show:
+        with shown(progress, steps * runs) as show:
             for run in range(runs):
                 noise = _NOISE * (torch.rand((count, *self._shape), generator=generator, device=generator.device) - 0.5)
                 shares = (self._start + noise).abs().clamp(0.0, 1.0)
                 images = (self._pixels.low + self._pixels.range * shares).to(device, dtype)
+                if run == 0:
+                    check_answers(self._seen, images)
                 found = self._run(images, distance, steps, lambda done, loss, run=run: show(run * steps + done, loss))
                 best = found if best is None else _better(best, found)
         assert best is not None
@@ -194,7 +208,7 @@ class Representation:
         for step in range(steps + 1):
             prior, pull = self._priors(images)
             images.requires_grad_()
-            apart = distance(self._part(images if self._normalisation is None else self._normalisation(images)))
+            apart = distance(self._seen(images))
             held = apart.detach()
             best = _better(best, Reconstruction(images.detach(), held + prior, held))
             if step == steps:
@@ -209,6 +223,10 @@ class Representation:
         if lost:
             raise DataError(f"of images {lost[:5]} every answer was NaN or infinite; leave these targets out.")
         return best
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """The answers about images as they are."""
+        return self._part(images if self._normalisation is None else self._normalisation(images))
 
     def _priors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Their sum (N,) and its gradient in pixels."""

@@ -57,7 +57,7 @@ def network_of(path: Path, table: str, wanted: Network, records: Examples) -> nn
         torch.manual_seed(_SEED)
         try:
             network = build(**wanted.arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = told(error, Path(file)) if file else str(error)
             given = f"{key} = {wanted.builder!r} with {wanted.arguments or 'no arguments'}, which ended in: {said}"
             raise FileFormatError(path, given, f"a network for {_like(records)}") from error

@@ -27,6 +27,7 @@ from privet.errors import ArgumentError, DataError, FileFormatError, FileWriteEr
 __all__ = ["Parts", "assemble"]
 
 _COLOURS = (1, 3)
+_IN_FOLDERS = ("mnist", "fashion-mnist", "cifar10", "cifar100")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +98,10 @@ def assemble(path: Path, configuration: Configuration) -> Parts:
     served, network = _served(path, configuration, network)
     observed = _observed(path, configuration, served, originals.inputs)
     judge = _judging(path, configuration, judge, originals)
-    attack = _attack(path, configuration, served, network, tuple(originals.inputs.shape[1:]), observed)
-    with _placed(path, {"judge": "judge"}):
+    with (
+        _placed(path, {"judge": "judge", "bounds": "inversion.bounds"}),
+        _running(path, "judge", configuration.judge, None),
+    ):
         known = evaluate(
             originals.inputs,
             originals.inputs,
@@ -109,6 +112,7 @@ def assemble(path: Path, configuration: Configuration) -> Parts:
             candidates=candidates.inputs,
             bounds=(low, high),
         ).reconstruction
+    attack = _attack(path, configuration, served, network, tuple(originals.inputs.shape[1:]), observed)
     return Parts(
         network,
         served,
@@ -138,7 +142,11 @@ def _destination(path: Path, key: str, name: str | None) -> Path | None:
 
 def _images(path: Path, configuration: Configuration) -> Examples:
     wanted = configuration.data
-    named = wanted.source.removesuffix(":train").removesuffix(":test") in NAMES
+    name = wanted.source.removesuffix(":train").removesuffix(":test")
+    named = name in NAMES
+    if wanted.folder is not None and name not in _IN_FOLDERS:
+        allowed = f"none: {wanted.source} is in no folder of files ({', '.join(_IN_FOLDERS)} are)"
+        raise FileFormatError(path, f"data.folder = {wanted.folder!r}", allowed)
     source = wanted.source if named else str(path.parent / wanted.source)
     folder = None if wanted.folder is None else str(path.parent / wanted.folder)
     with _placed(path, {"data.source": "data.source"}):
@@ -217,7 +225,7 @@ def _observed(path: Path, configuration: Configuration, served: nn.Module, image
     images = images.to(configuration.inversion.device)
     seen = images if normalisation is None else normalisation(images)
     with _placed(path, {"layer": "network.layer", "k": "defense.k", "decimals": "defense.decimals"}):
-        part = part_of(served, wanted.layer)
+        part = served if isinstance(served, outputs.Defense) else part_of(served, wanted.layer)
         with _running(path, "network", wanted, images), torch.no_grad():
             return part(seen)
 
@@ -240,7 +248,7 @@ def _attack(
         "start": wanted.start,
         "descent": wanted.moved,
     }
-    with _placed(path, {"targets": "network"}):
+    with _placed(path, {"targets": "network", "image_shape": "data.source"}):
         if isinstance(served, outputs.Defense):
             attack = Representation.behind(served, **settings)
         else:
@@ -258,11 +266,9 @@ def _judging(path: Path, configuration: Configuration, judge: nn.Module, origina
         judge = Normalised(judge, wanted.normalisation).eval()
     with _running(path, "judge", wanted, images), torch.no_grad():
         answers: object = judge(images.to(configuration.inversion.device))
-    expected = f"logits ({len(images)}, {originals.classes}), one a class"
-    if not isinstance(answers, Tensor):
-        raise FileFormatError(path, f"a judge that answers a {type(answers).__name__}", expected)
-    if answers.shape != (len(images), originals.classes) or not bool(answers.isfinite().all()):
-        raise FileFormatError(path, f"a judge that answers {tuple(answers.shape)}", f"finite {expected}")
+    if isinstance(answers, Tensor) and answers.shape != (len(images), originals.classes):
+        expected = f"logits ({len(images)}, {originals.classes}), one a class"
+        raise FileFormatError(path, f"a judge that answers {tuple(answers.shape)}", expected)
     return judge
 
 
@@ -273,7 +279,7 @@ def _running(path: Path, table: str, wanted: Network, images: Tensor | None) -> 
         yield
     except (ArgumentError, DataError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         file = path.parent / wanted.builder.rpartition(":")[0]
         taken = "images of its data" if images is None else f"images of shape {tuple(images.shape)}"
         raise FileFormatError(

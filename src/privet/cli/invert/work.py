@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import typer
+from torch import nn
 
 from privet import __version__
 from privet.atomic_file import replacing
@@ -20,6 +21,7 @@ from privet.attacks.inversion import InversionQuality, Quality, Reconstruction, 
 from privet.attacks.inversion.measures import nearest
 from privet.audit.provenance import weights_digest
 from privet.cli.invert.configuration import Configuration
+from privet.cli.invert.networks import Normalised
 from privet.cli.invert.parts import Parts, assemble
 from privet.cli.toml_file import read_toml
 from privet.outputs import Defense
@@ -151,9 +153,13 @@ def _as_json(
             "training": len(parts.training),
             "candidates": len(parts.candidates),
         },
-        "weights_sha256": {"network": weights_digest(parts.network), "judge": weights_digest(parts.judge)},
+        "weights_sha256": {"network": weights_digest(parts.network), "judge": weights_digest(_bare(parts.judge))},
         "versions": {"privet": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
+
+
+def _bare(judge: nn.Module) -> nn.Module:
+    return judge.network if isinstance(judge, Normalised) else judge
 
 
 def _measures(quality: Quality) -> dict[str, Any]:

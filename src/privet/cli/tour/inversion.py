@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from privet import data, outputs, training
-from privet.attacks.inversion import InversionQuality, Representation, evaluate, from_best_to_worst
+from privet.attacks.inversion import InversionQuality, Quality, Representation, evaluate, from_best_to_worst
 from privet.cli.tour.scene import BATCH_SIZE, EPOCHS, LEARNING_RATE, MOMENTUM, Scene, network_of
 from privet.cli.tour.stop import StopResult
 from privet.report import Cell, Gallery, Note, Picture, Section, Table, Text, picture
@@ -122,10 +122,18 @@ def _section(originals: Tensor, found: dict[str, tuple[Tensor, InversionQuality]
 
 
 def _meaning(found: dict[str, tuple[Tensor, InversionQuality]]) -> str:
-    out = [name for name, (_, quality) in found.items() if quality.reidentifies]
-    kept = [name for name in found if name not in out]
-    words = f"Images come out of {_listed(out)}" if out else "From none of them did images come out"
-    return f"{words}; from {_listed(kept)} no more than the kind of digit." if out and kept else f"{words}."
+    qualities = {name: quality for name, (_, quality) in found.items()}
+    baseline = next(iter(qualities.values())).class_mean
+    counts = [f"{_count(quality.reconstruction)} from {name}" for name, quality in qualities.items()]
+    said = f"Found again, of {_IMAGES}: {', '.join(counts)}, and {_count(baseline)} by the mean image of the class."
+    out = [name for name, quality in qualities.items() if quality.reidentifies]
+    kept = [name for name in qualities if name not in out]
+    said += f" So images come out of {_listed(out)}" if out else " So of none of them is it shown that images come out"
+    return f"{said}; of {_listed(kept)} that is not shown, nor ruled out." if out and kept else f"{said}."
+
+
+def _count(quality: Quality) -> int:
+    return round(quality.reidentified.value * quality.reidentified.n)
 
 
 def _listed(names: list[str]) -> str:
