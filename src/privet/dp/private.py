@@ -229,13 +229,15 @@ class Private:
     def _draw(self, sampler: PoissonSampler, read: Callable[[Tensor, int | None], Batch]) -> Iterator[Batch]:
         try:
             first = self.step
-            while self.step < self._last_allowed(first):
+            while True:
                 if self._outstanding is not None:
                     raise PrivateTrainingError(
                         "a batch was drawn and not given to private.backward. Choosing among batches (of two loops, "
                         "say) would depend on the data; give every batch to it, also an empty one, and leave the loop "
                         "to stop."
                     )
+                if self.step >= self._last_allowed(first):
+                    break
                 indices = self._share(sampler.draw()) if self._unused is None else self._unused
                 batch = read(indices, self._max_physical_batch)
                 self._outstanding, self._unused = (batch, indices), None

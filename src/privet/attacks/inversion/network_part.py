@@ -131,7 +131,7 @@ def check_answers(part: Function, images: Tensor) -> None:
 
 
 def _most(values: Tensor, where: Tensor) -> float:
-    chosen = values[where]
+    chosen = values.detach()[where]
     return float(chosen.abs().max()) if chosen.numel() else 0.0
 
 

@@ -1,0 +1,152 @@
+"""Several processes are one private training: the same sum, one noise, one ledger."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.dp import several
+
+from privet import dp
+from privet.accounting import Ledger
+from privet.dp.ranks import Alone, ranks_here
+
+ROOT = Path(__file__).parents[2]
+HARMLESS = (
+    "without_noise",
+    "adaptive",
+    "adaptive_with_noise",
+    "noise_alone",
+    "seeded_in_one",
+    "other_seeds",
+    "other_plans",
+    "other_models",
+    "other_data",
+    "a_step_that_fails",
+    "who_has_the_ledger",
+    "fit",
+    "own_sample",
+)
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
+
+
+def run(folder: Path, *names: str) -> dict[str, list[dict[str, Any]]]:
+    """What both ranks saw of each scenario; an empty dictionary for one that died."""
+    command = [sys.executable, "-m", "tests.dp.several", str(folder), *names]
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [subprocess.Popen(command, env=here | {"RANK": str(rank)}, cwd=ROOT) for rank in (0, 1)]
+    try:
+        for one in ranks:
+            one.wait(timeout=120)
+    finally:
+        for one in ranks:
+            one.kill()
+    return {
+        name: [
+            json.loads(path.read_text()) if path.exists() else {}
+            for path in (folder / name / f"{r}.json" for r in (0, 1))
+        ]
+        for name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    return run(tmp_path_factory.mktemp("ranks"), *HARMLESS)
+
+
+def close(found: Any, wanted: Any) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["without_noise", "adaptive"])
+def test_without_noise_two_are_one(seen: Any, name: str, tmp_path: Path) -> None:
+    first, second = seen[name]
+    assert first["weights"] == second["weights"]  # bit for bit
+    assert first["norms"] == second["norms"]
+    alone = getattr(several, name)(tmp_path)
+    close(first["weights"], alone["weights"])
+    close([first["norms"]], [alone["norms"]])
+    if name == "without_noise":
+        assert first["empty"]
+        assert second["empty"] > alone["empty"]
+
+
+def test_released_clip_norms_are_the_same_in_all_ranks(seen: Any) -> None:
+    first, second = seen["adaptive_with_noise"]
+    assert first["norms"] == second["norms"]
+    assert first["weights"] == second["weights"]
+    assert len(set(first["norms"])) > 1
+
+
+def law_one_noise(stds: list[float]) -> None:
+    """Of 30,000 numbers the deviation is known to 4.5 standard errors; three steps: 2 in 100,000 false alarms."""
+    expected = 2.0 * 0.5 / 4.0
+    for std in stds:
+        assert abs(std - expected) < 4.5 * expected / math.sqrt(2 * 30_000), (std, expected)
+
+
+def test_the_noise_is_drawn_once(seen: Any, tmp_path: Path) -> None:
+    for one in seen["noise_alone"]:
+        law_one_noise(one["stds"])
+    twice = run(tmp_path, "noise_on_every_rank")["noise_on_every_rank"]
+    with pytest.raises(AssertionError):
+        law_one_noise(twice[0]["stds"])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("seeded_in_one", "test_run of rank 1 is another"),
+        ("other_seeds", "test_run of rank 1 is another"),
+        ("other_plans", "the plan of rank 1 is another"),
+        ("other_models", "the model of rank 1 is another"),
+        ("other_data", "the data set of rank 1 is another"),
+        ("own_sample", "the sample of rank 1 is another"),
+        ("fit", "one process"),
+    ],
+)
+def test_ranks_that_do_not_belong_together_are_refused(seen: Any, name: str, said: str) -> None:
+    for one in seen[name]:
+        assert said in one.get("said", "")
+
+
+def test_where_one_fails_no_one_steps_and_all_go_on(seen: Any) -> None:
+    first, second = seen["a_step_that_fails"]
+    assert first["weights"] == second["weights"]
+    assert ["rank 1 could not take this step" in one for one in first["said"]] == [True]
+    assert second["said"] == ["ValueError: planted"]
+    assert first["events"] == 13  # the step that failed was reserved, and stays
+
+
+def test_the_ledger_is_with_the_first(seen: Any) -> None:
+    first, second = seen["who_has_the_ledger"]
+    assert first["said"] == [""] * 4
+    assert all("the first alone has the ledger" in said for said in second["said"])
+
+
+def test_a_rank_that_is_killed_loses_no_budget(tmp_path: Path) -> None:
+    first, second = run(tmp_path, "killed")["killed"]
+    assert (first["steps"], second) == (3, {})
+    assert "cannot be reached" in first["said"]
+    with Ledger.open(tmp_path / "killed" / "run.ledger") as ledger:
+        assert sum(event.count for event in ledger.events()) == 4
+
+
+def test_a_rank_that_skips_an_empty_batch_does_not_go_on_silently(tmp_path: Path) -> None:
+    first, second = run(tmp_path, "skipped_when_empty")["skipped_when_empty"]
+    assert "drawn and not given to private.backward" in second["said"]
+    assert "cannot be reached" in first["said"]
+
+
+def test_one_process_is_alone() -> None:
+    assert isinstance(ranks_here(torch.device("cpu")), Alone)
+    assert isinstance(dp.TestRun(seed=0), dp.TestRun)
