@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from benchmarks import inversion as benchmark
 
 from privet import data, models, outputs, training
-from privet.attacks.inversion import InversionQuality, Representation, evaluate
+from privet.attacks.inversion import InversionQuality, Representation, SignDescent, evaluate
+from privet.attacks.inversion.measures import relative_distance
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +54,17 @@ def test_from_the_convolutional_part_ten_times_the_baseline(scene: dict[str, Any
     assert found.reconstruction.reidentified.low > 3 * found.class_mean.reidentified.high
     assert found.reidentifies
     assert found.reconstruction.relative_l2.high < found.class_mean.relative_l2.low
+
+
+@pytest.mark.parametrize("part", [lambda network: network, lambda network: network.features], ids=["logits", "part"])
+def test_at_equal_iterations_images_are_no_further_than_a_loop_s(part: Any) -> None:
+    """The loop of the benchmark, one image at a time."""
+    originals = data.mnist5k().split(2_000, benchmark._IMAGES, seed=0)[1].inputs
+    torch.manual_seed(0)
+    loop = relative_distance(torch.cat(benchmark._loop(part)()).detach(), originals).mean()
+    for make in (Representation, partial(Representation, descent=SignDescent())):
+        found: Any = benchmark._at_once(part, make)()
+        assert relative_distance(found.images, originals).mean() < loop
 
 
 def test_from_a_label_no_more_than_the_baseline(scene: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from privet.errors import ArgumentError, DataError
@@ -97,7 +98,7 @@ def check_modes(network: object) -> None:
 
 
 def check_answers(part: Function, images: Tensor) -> None:
-    """Ask twice about a batch and once about one image of it, and refuse what is no answer, or another each time.
+    """Ask about a batch and twice about one image of it, and refuse what is no answer, or another each time.
 
     Args:
         part: what is inverted, with its normalisation.
@@ -107,9 +108,10 @@ def check_answers(part: Function, images: Tensor) -> None:
         ArgumentError: the network does not take such images, answers no tensor (N, ...), without a gradient, at random,
             or about an image by the others in its batch.
     """
-    images = images.detach().requires_grad_()
     try:
-        first, second, alone = part(images), part(images), part(images[:1])
+        with torch.no_grad():
+            first, second = part(images), part(images[:1])
+        alone = part(images[:1].detach().requires_grad_())
     except (ArgumentError, DataError):
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
@@ -119,12 +121,11 @@ def check_answers(part: Function, images: Tensor) -> None:
     if not isinstance(answer, Tensor) or answer.dim() < 1 or len(answer) != len(images):
         found = f"{tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
         raise ArgumentError("network", f"one that answers {found}", f"one that answers a tensor ({len(images)}, ...)")
-    if not answer.requires_grad:
+    if not alone.requires_grad:
         raise ArgumentError("network", "answers without a gradient", "answers that images can be followed from")
-    for other, said in ((second, "it is random (dropout?)"), (alone, "made by the other images of its batch, too")):
-        here = first[: len(other)]
-        both = here.isfinite() & other.isfinite()
-        if _most(here - other, both) > _SAME * max(_most(here, both), _most(other, both)):
+    for here, said in ((second, "random (dropout?)"), (first[:1], "made by the other images of its batch, too")):
+        both = here.isfinite() & alone.isfinite()
+        if _most(here - alone, both) > _SAME * max(_most(here, both), _most(alone, both)):
             raise ArgumentError(
                 "network", "another answer about the same image", "the same each time", f"It is {said}."
             )

@@ -208,7 +208,8 @@ class Representation:
         for step in range(steps + 1):
             prior, pull = self._priors(images)
             images.requires_grad_()
-            apart = distance(self._seen(images))
+            with torch.set_grad_enabled(step < steps):
+                apart = distance(self._seen(images))
             held = apart.detach()
             best = _better(best, Reconstruction(images.detach(), held + prior, held))
             if step == steps:

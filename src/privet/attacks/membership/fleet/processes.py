@@ -25,7 +25,7 @@ from privet.attacks.membership.fleet.inclusion import check_whole
 from privet.attacks.membership.fleet.shadow import ShadowJob
 from privet.errors import ArgumentError
 
-__all__ = ["Processes", "refusal"]
+__all__ = ["Processes", "opened", "refusal", "sent"]
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _Work = Callable[[ShadowJob], NDArray[np.float32]]
@@ -63,7 +63,7 @@ class Processes:
         if not first:
             return
         loky = _part_of_joblib("loky")
-        payload = _sent(work)
+        payload = sent(work)
         pool = loky.ProcessPoolExecutor(
             len(first), initializer=_begin, initargs=(payload, os.getpid()), env=_ONE_THREAD
         )
@@ -88,13 +88,13 @@ class Processes:
 def refusal(work: _Work) -> str | None:
     """Why ``work`` cannot be sent to another process; None if it can."""
     try:
-        _sent(work)
+        sent(work)
     except ArgumentError as error:
         return error.remedy
     return None
 
 
-def _sent(work: _Work) -> bytes:
+def sent(work: _Work) -> bytes:
     """The work as bytes; what another process could not import goes by value."""
     pickling = _part_of_joblib("cloudpickle")
     with ExitStack() as stack:
@@ -181,14 +181,23 @@ def _end_with(parent: int) -> None:
 
 def _work_on(job: ShadowJob) -> NDArray[np.float32]:
     if isinstance(_payload[0], bytes):
-        try:
-            _payload[0] = _part_of_joblib("cloudpickle").loads(_payload[0])
-        except Exception as error:
-            raise ArgumentError(
-                "executor",
-                "Processes()",
-                "Serial() for this train_fn",
-                f"It was sent to another process, but cannot be used there ({type(error).__name__}: {error}).",
-            ) from error
+        _payload[0] = opened(_payload[0])
     row: NDArray[np.float32] = _payload[0](job)
     return row
+
+
+def opened(payload: bytes) -> Any:
+    """The work that :func:`sent` made bytes of.
+
+    Raises:
+        ArgumentError: it cannot be used in this process.
+    """
+    try:
+        return _part_of_joblib("cloudpickle").loads(payload)
+    except Exception as error:
+        raise ArgumentError(
+            "executor",
+            "other processes",
+            "Serial() for this train_fn",
+            f"It was sent to another process, but cannot be used there ({type(error).__name__}: {error}).",
+        ) from error
