@@ -8,10 +8,11 @@ all of them say.
 from __future__ import annotations
 
 import math
+from functools import partial
+from pydoc_data.topics import topics
 
 import torch
 import torch.nn.functional as F
-from pydoc_data.topics import topics
 from torch import Tensor, nn
 
 from privet import accounting, dp
@@ -63,7 +64,7 @@ def bits(model: nn.Module, passages: Tensor) -> float:
     """A character, on average."""
     model.eval()
     with torch.no_grad():
-        nats = torch.cat([losses(model, part) for part in passages.split(512)]).mean()
+        nats = torch.cat([losses(model, part) for part in torch.split(passages, 512)]).mean()
     model.train()
     return float(nats) / math.log(2)
 
@@ -96,7 +97,7 @@ def main() -> None:
         ledger = accounting.Ledger.in_memory(plan.relation, plan.unit)
         with dp.make_private(model, plan, ledger=ledger) as training:
             for batch in training.batches(private):
-                training.backward(lambda part, model=model: losses(model, part), batch)
+                training.backward(partial(losses, model), batch)
                 optimizer.step()
             spent = training.spent()
         print(
