@@ -14,7 +14,7 @@ from privet.dp.clipping import ClippingState, changed_contributions, estimated_f
 from privet.dp.noise import Noise
 from privet.dp.per_example.engine import Gradients
 from privet.dp.plan import Plan
-from privet.dp.ranks import Ranks
+from privet.dp.ranks import Alone, Ranks
 from privet.errors import PrivateTrainingError
 
 __all__ = ["Release", "Step", "StepNoise"]
@@ -92,7 +92,7 @@ class Step:
         ranges: of each group in the flat buffer.
         flat: is overwritten with the noise, then holds the private gradient.
         noise: where the noise comes from; None for none, and in all ranks but the first.
-        ranks: the processes whose parts of the batch belong together.
+        ranks: the processes whose parts of the batch belong together; None for this one alone.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class Step:
         ranges: Sequence[tuple[int, int]],
         flat: Tensor,
         noise: Noise | None,
-        ranks: Ranks,
+        ranks: Ranks | None = None,
     ) -> None:
         """Draw the noise of the gradient. The step has to be on the ledger before."""
         self._plan, self._number, self._state = plan, number, state
-        self._flat, self._noise, self._ranks = flat, noise, ranks
+        self._flat, self._noise, self._ranks = flat, noise, Alone() if ranks is None else ranks
         self._sigma = StepNoise.of(plan, number, state)
         self._below = torch.zeros(len(self._sigma.count_stds), dtype=torch.float64)
         for (start, stop), std in zip(ranges, self._sigma.gradient_stds, strict=True):
