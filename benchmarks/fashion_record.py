@@ -39,8 +39,8 @@ class Recipe:
     name: str
     batch: int = 8_192
     epochs: int = 40
-    rate: float = 16.0
-    clip: float = 0.1
+    rate: float = 1.6  # times the clip norm: of the longest step that one image could make in a batch of one
+    clip: float = 0.1  # the norms are up to 60
     momentum: float = 0.9
     average: float = 0.95  # of the weights, a step; 0 for the last ones
     decay: float = 1.0  # the last noise over the first
@@ -63,13 +63,13 @@ class Recipe:
         )
 
 
-BASE = Recipe("constant noise, fixed clip norm 0.1")
+BASE = Recipe("constant noise, clip norm 0.1")
 RECIPES = (
     BASE,
-    replace(BASE, name="decaying noise (to a half), fixed 0.1", decay=0.5),
-    replace(BASE, name="constant noise, fixed 0.05", clip=0.05, rate=32.0),
-    replace(BASE, name="constant noise, fixed 0.2", clip=0.2, rate=8.0),
-    replace(BASE, name="constant noise, fixed 1.0", clip=1.0, rate=1.6),
+    replace(BASE, name="noise that falls to a half, 0.1", decay=0.5),
+    replace(BASE, name="constant noise, 3", clip=3.0),
+    replace(BASE, name="constant noise, 30", clip=30.0),
+    replace(BASE, name="constant noise, adaptive from 3", clip=3.0, adaptive=True),
 )
 
 
@@ -102,11 +102,12 @@ def run(recipe: Recipe, seed: int, train: tuple[Tensor, Tensor], test: tuple[Ten
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
     plan = recipe.plan(len(train[1]))
-    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.rate, momentum=recipe.momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.rate / recipe.clip, momentum=recipe.momentum)
     averaged = [parameter.detach().clone() for parameter in model.parameters()]
     ledger = Ledger.in_memory(plan.relation, plan.unit)
     with dp.make_private(model, plan, ledger=ledger) as private:
         for batch in private.batches(train):
+            optimizer.param_groups[0]["lr"] = recipe.rate / private.max_grad_norms[0]  # released, where it moves
             private.backward(lambda part: F.cross_entropy(model(part[0]), part[1], reduction="none"), batch)
             optimizer.step()
             share = min(recipe.average, private.step / (private.step + 10.0)) if recipe.average else 0.0

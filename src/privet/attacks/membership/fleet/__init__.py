@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from privet.attacks.membership.fleet.cluster import Ray
 from privet.attacks.membership.fleet.executors import Executor, Serial
 from privet.attacks.membership.fleet.fleet import Fleet, Shadows
 from privet.attacks.membership.fleet.inclusion import block_size, inclusion
@@ -18,6 +19,7 @@ __all__ = [
     "Processes",
     "Queries",
     "Query",
+    "Ray",
     "Recipe",
     "Serial",
     "ShadowJob",
