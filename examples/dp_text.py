@@ -8,6 +8,7 @@ all of them say.
 from __future__ import annotations
 
 import math
+import string
 from functools import partial
 from pydoc_data.topics import topics
 
@@ -71,8 +72,8 @@ def bits(model: nn.Module, passages: Tensor) -> float:
 
 def main() -> None:
     text = "\n".join(topics.values())
-    alphabet = sorted(set(text))
-    numbers = torch.tensor([alphabet.index(letter) for letter in text])
+    alphabet = string.printable  # fixed: which characters the passages have is private, too
+    numbers = torch.tensor([max(alphabet.find(letter), 0) for letter in text])
     count = len(numbers) // (LENGTH + 1)
     passages = numbers[: count * (LENGTH + 1)].view(count, LENGTH + 1)
     passages = passages[torch.randperm(count, generator=torch.Generator().manual_seed(0))]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn, optim
 
 from privet import dp
 from privet.accounting import Ledger
-from privet.errors import PrivateTrainingError
+from privet.errors import ArgumentError, PrivateTrainingError
 
 RECORDS = 40
 
@@ -90,6 +91,187 @@ def noise_alone(folder: Path) -> dict[str, Any]:
     return {"stds": stds}
 
 
+def counting() -> dp.Plan:
+    return plan(steps=8, noise=1.5, expected_batch_size=20, clipping=dp.AdaptiveQuantile(0.5))
+
+
+def secret_noise(folder: Path) -> dict[str, Any]:
+    """The same without a seed, and with counts of 0.05 B = 1: how far the clip norm moves off its expected way."""
+    model = nn.Linear(300, 100, bias=False)
+    chosen = counting()
+    stds, sizes, norms = [], [], []
+    with dp.make_private(model, chosen, ledger=folder / "run.ledger") as private:
+        for batch in private.batches(torch.ones(RECORDS, 300)):
+            sizes.append(batch.size)
+            before = private.max_grad_norms[0]
+            release = private.backward(lambda part: 0.0 * model(part).sum(dim=1), batch)
+            assert model.weight.grad is not None
+            stds.append(float(model.weight.grad.double().std()) / before)
+            norms.append(release.clipping.max_grad_norms[0])
+            model.weight.detach().add_(1.0)
+    return {"stds": stds, "sizes": sizes, "norms": norms}
+
+
+def secret_noise_again(folder: Path) -> dict[str, Any]:
+    return secret_noise(folder)
+
+
+def what_is_seen_in_a_step(folder: Path) -> dict[str, Any]:
+    """The lengths of .grad while the loss runs, and of a view of it after the loss failed in rank 1."""
+    model, seen = network(), []
+    kept: Tensor | None = None
+    chosen = plan(steps=3, noise=50.0, expected_batch_size=20)
+    with dp.make_private(model, chosen, ledger=folder / "run.ledger", max_physical_batch=4) as private:
+        for batch in private.batches(records()):
+            before = None if model[0].weight.grad is None else model[0].weight.grad.clone()
+
+            def loss(data: Any, before: Tensor | None = before, last: bool = private.step == 2) -> Tensor:
+                if before is not None:
+                    seen.append(bool(torch.equal(before, model[0].weight.grad)))
+                if last and dist.get_rank() == 1:
+                    raise ValueError("planted")
+                return loss_of(model)(data)
+
+            kept = model[0].weight.grad
+            try:
+                private.backward(loss, batch)
+            except (ValueError, PrivateTrainingError):
+                return {"seen": seen, "kept": bool(torch.equal(kept, before))}  # type: ignore[arg-type]
+            model[0].weight.detach().add_(0.0)
+    return {}
+
+
+def resumed(folder: Path) -> dict[str, Any]:
+    """Stopped after four steps, gone on with, each rank from the state that rank 0 had."""
+    model, norms = network(), []
+    chosen = plan(clipping=dp.AdaptiveQuantile(0.5), expected_batch_size=20)
+    file = folder / "state.pt"
+    for stop in (4, 12):
+        resume = torch.load(file, weights_only=True) if stop == 12 else None
+        with dp.make_private(model, chosen, ledger=folder / "run.ledger", resume=resume) as private:
+            for batch in private.batches(records()):
+                norms += private.backward(loss_of(model), batch).clipping.max_grad_norms
+                model[0].weight.detach().add_(0.0)
+                if private.step == stop:
+                    break
+            if dist.get_rank() == 0:
+                torch.save(private.state_dict(), file)
+            dist.barrier()
+    return {"norms": norms, "steps": private.step}
+
+
+def resumed_in_one(folder: Path) -> dict[str, Any]:
+    state = {
+        "version": 1,
+        "plan": plan().digest,
+        "step": 0,
+        "clipping": {},
+        "run": 0,
+        "ledger_head": "",
+        "test_run": False,
+    }
+    resume = state if dist.get_rank() else None
+    return refused(lambda: dp.make_private(network(), plan(), ledger=folder / "run.ledger", resume=resume))
+
+
+def other_ledgers(folder: Path) -> dict[str, Any]:
+    return refused(lambda: dp.make_private(network(), plan(), ledger=folder / f"{dist.get_rank()}.ledger"))
+
+
+def groups_of_one(folder: Path) -> dict[str, Any]:
+    """Each rank trains by itself in a group of its own, and is none of the other's."""
+    mine = [dist.new_group([rank]) for rank in (0, 1)]
+    here = dist.get_rank()
+    private = dp.make_private(network(), plan(), ledger=folder / f"{here}.ledger", process_group=mine[here])
+    spent = private.spent().steps
+    private.close()
+    other = refused(
+        lambda: dp.make_private(network(), plan(), ledger=folder / "x.ledger", process_group=mine[1 - here])
+    )
+    return {"steps": spent, **other}
+
+
+def other_size(folder: Path) -> dict[str, Any]:
+    model = network()
+    inputs, labels = records()
+    count = RECORDS - dist.get_rank()
+    said: list[str] = []
+    with dp.make_private(model, plan(), ledger=folder / "run.ledger") as private:
+        try:
+            private.batches((inputs[:count], labels[:count]))
+        except (ArgumentError, PrivateTrainingError) as error:
+            said.append(f"{type(error).__name__}: {error}")
+    return {"said": said[0]}
+
+
+def changed_in_one(folder: Path) -> dict[str, Any]:
+    """The model, between two steps."""
+    model = network()
+
+    def begin() -> None:
+        with dp.make_private(model, plan(), ledger=folder / "run.ledger") as private:
+            for batch in private.batches(records()):
+                if dist.get_rank() == 1 and private.step == 2:
+                    model[1] = nn.ReLU()
+                private.backward(loss_of(model), batch)
+                model[0].weight.detach().add_(0.0)
+
+    return refused(begin)
+
+
+def at_another_place(folder: Path) -> dict[str, Any]:
+    """Rank 0 leaves the loop at step 3 and begins another."""
+    model = network()
+
+    def begin() -> None:
+        with dp.make_private(model, plan(), ledger=folder / "run.ledger") as private:
+            for _ in range(2):
+                for batch in private.batches(records()):
+                    private.backward(loss_of(model), batch)
+                    model[0].weight.detach().add_(0.0)
+                    if dist.get_rank() == 0 and private.step == 3:
+                        break
+
+    return refused(begin)
+
+
+def other_arrays(folder: Path) -> dict[str, Any]:
+    """Of NumPy, in another order in rank 1."""
+    inputs, labels = (part.numpy() for part in records())
+    order = np.roll(np.arange(RECORDS), dist.get_rank())
+    return refused(lambda: _begin(folder, _Records(inputs[order], labels[order], as_tensors=False)))
+
+
+def augmented(folder: Path) -> dict[str, Any]:
+    """Images with noise drawn at each reading, and labels."""
+    inputs, labels = records()
+    return refused(lambda: _begin(folder, _Records(inputs, labels, noise=True)))
+
+
+def augmented_in_another_order(folder: Path) -> dict[str, Any]:
+    inputs, labels = records()
+    order = torch.arange(RECORDS).roll(dist.get_rank())
+    return refused(lambda: _begin(folder, _Records(inputs[order], labels[order], noise=True)))
+
+
+class _Records:
+    def __init__(self, inputs: Any, labels: Any, noise: bool = False, as_tensors: bool = True) -> None:
+        self._inputs, self._labels, self._noise, self.as_tensors = inputs, labels, noise, as_tensors
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Any:
+        found = self._inputs[index]
+        return (found + torch.randn(6, dtype=torch.float64) if self._noise else found), self._labels[index]
+
+
+def _begin(folder: Path, data: _Records) -> None:
+    collate = None if data.as_tensors else (lambda rows: tuple(np.stack(part) for part in zip(*rows, strict=True)))
+    with dp.make_private(network(), plan(), ledger=folder / "run.ledger") as private:
+        next(private.batches(data, collate=collate))
+
+
 def noise_on_every_rank(folder: Path) -> dict[str, Any]:
     begin = dp.Private._begin
 
@@ -100,7 +282,7 @@ def noise_on_every_rank(folder: Path) -> dict[str, Any]:
             from privet.dp.noise import Noise
 
             std = step._sigma.gradient_stds[0] / self.plan.expected_batch_size
-            Noise(KeyStream.seeded(9, "noise")).normal_(self._flat, std)
+            Noise(KeyStream.seeded(9, "noise")).normal_(step._flat, std)
         return step
 
     dp.Private._begin = noisy  # type: ignore[method-assign]

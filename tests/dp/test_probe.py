@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tests.dp.training import SIZE, Data, Loss, data, loss_of, mlp, plan, private_of
 from torch import Tensor, nn
 
-from privet.dp import Private
+from privet.dp import Expand, Private
 from privet.dp.per_example.engine import Engine, Gradients
 from privet.dp.probe import probe
 from privet.errors import PrivateTrainingError
@@ -171,3 +171,34 @@ def test_a_loss_that_gives_up_a_whole_batch_is_refused(spared: Callable[[Tensor]
 
     with pytest.raises(PrivateTrainingError, match="a record that is NaN changes the gradients of the others"):
         private_of(model, plan()).check(loss, data(8), 8)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_dropout_between_recurrent_layers_is_left_out_of_the_comparison(kind: type[nn.Module]) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = kind(4, 3, 2, dropout=0.5, batch_first=True), nn.Linear(3, 2)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.out(self.rnn(inputs)[0][:, -1])
+            return found
+
+    torch.manual_seed(0)
+    model, data = Last().train(), torch.randn(5, 6, 4)
+    probe(Engine(model), lambda x: model(x).square().sum(dim=1), data, 5)
+
+
+def test_a_bare_parameter_s_batch_may_change_in_place_afterwards() -> None:
+    class Adding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.positions = nn.Linear(4, 3), Expand(torch.ones(3))
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.first(inputs)
+            hidden += self.positions(hidden)
+            return hidden
+
+    model = Adding()
+    probe(Engine(model), lambda x: model(x).square().sum(dim=1), torch.randn(5, 4), 5)

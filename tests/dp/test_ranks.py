@@ -16,6 +16,7 @@ from tests.dp import several
 
 from privet import dp
 from privet.accounting import Ledger
+from privet.dp.clipping import ClippingState, estimated_fractions
 from privet.dp.ranks import Alone, ranks_here
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,20 @@ HARMLESS = (
     "a_step_that_fails",
     "who_has_the_ledger",
     "fit",
-    "own_sample",
+    "secret_noise",
+    "secret_noise_again",
+    "what_is_seen_in_a_step",
+    "resumed",
+    "resumed_in_one",
+    "other_ledgers",
+    "groups_of_one",
+    "other_size",
+    "changed_in_one",
+    "at_another_place",
+    "other_arrays",
+    "augmented",
+    "augmented_in_another_order",
+    "own_sample",  # last: it changes the class
 )
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
 
@@ -112,6 +126,11 @@ def test_the_noise_is_drawn_once(seen: Any, tmp_path: Path) -> None:
         ("other_data", "the data set of rank 1 is another"),
         ("own_sample", "the sample of rank 1 is another"),
         ("fit", "one process"),
+        ("resumed_in_one", "resume of rank 1 is another"),
+        ("other_ledgers", "the ledger of rank 1 is another"),
+        ("other_arrays", "the data set of rank 1 is another"),
+        ("augmented_in_another_order", "the data set of rank 1 is another"),
+        ("at_another_place", "at another place of the training"),
     ],
 )
 def test_ranks_that_do_not_belong_together_are_refused(seen: Any, name: str, said: str) -> None:
@@ -122,9 +141,67 @@ def test_ranks_that_do_not_belong_together_are_refused(seen: Any, name: str, sai
 def test_where_one_fails_no_one_steps_and_all_go_on(seen: Any) -> None:
     first, second = seen["a_step_that_fails"]
     assert first["weights"] == second["weights"]
-    assert ["rank 1 could not take this step" in one for one in first["said"]] == [True]
+    assert ["rank 1 could not take part in step 3" in one for one in first["said"]] == [True]
     assert second["said"] == ["ValueError: planted"]
     assert first["events"] == 13  # the step that failed was reserved, and stays
+
+
+def test_a_secret_run_has_its_noise_on_gradients_and_on_counts(seen: Any) -> None:
+    """Gradients to 4.5 standard errors of 30,000 numbers. All of them are zero, so that each count is half the sample
+    beside its noise of 1: the clip norm moves by that much from what the sample alone would make of it."""
+    plan = several.counting()
+    wanted = plan.gradient_noise_multiplier(0, 1) / 20
+    for name in ("secret_noise", "secret_noise_again"):
+        first, second = seen[name]
+        assert first["norms"] == second["norms"]
+        for std in (*first["stds"], *second["stds"]):
+            assert abs(std / wanted - 1.0) < 4.5 / math.sqrt(2 * 30_000)
+        before = [0.5, *first["norms"]]
+        moved = []
+        for step, (mine, other) in enumerate(zip(first["sizes"], second["sizes"], strict=True)):
+            fractions = estimated_fractions([(mine + other) / 2], [0.0], 20)
+            quiet = plan.clipping.update(ClippingState((before[step],)), fractions).max_grad_norms[0]
+            moved.append(abs(math.log(before[step + 1] / quiet)))
+        assert 1e-4 < max(moved) < 6.0 / 20
+    assert seen["secret_noise"][0]["stds"] != seen["secret_noise_again"][0]["stds"]
+
+
+def test_two_runs_draw_other_samples(seen: Any) -> None:
+    """Of eight samples of 40 records at a half: of one size by chance in one of some ten million pairs of runs."""
+    sizes = [[tuple(one["sizes"]) for one in seen[name]] for name in ("secret_noise", "secret_noise_again")]
+    assert sizes[0] != sizes[1]
+
+
+def test_no_rank_sees_a_sum_without_noise(seen: Any) -> None:
+    for one in seen["what_is_seen_in_a_step"]:
+        assert one["seen"]
+        assert all(one["seen"])
+        assert one["kept"]
+
+
+def test_a_resume_of_all_ranks_goes_on(seen: Any) -> None:
+    first, second = seen["resumed"]
+    assert first["steps"] == second["steps"] == 12
+    assert first["norms"] == second["norms"]
+
+
+def test_a_group_is_its_own_ranks(seen: Any) -> None:
+    for one in seen["groups_of_one"]:
+        assert one["steps"] == 0
+        assert "not in process_group" in one["said"]
+
+
+def test_augmentation_is_no_hindrance(seen: Any) -> None:
+    assert seen["augmented"] == [{}, {}]
+
+
+def test_mistakes_of_one_rank_are_told_to_the_other(seen: Any) -> None:
+    first, second = seen["other_size"]
+    assert first["said"].startswith("PrivateTrainingError: rank 1 could not take part in the beginning of a loop")
+    assert second["said"].startswith("ArgumentError: dataset = '39 records'")
+    first, second = seen["changed_in_one"]
+    assert "rank 1 could not take part in step 2" in first["said"]
+    assert "the model was changed" in second["said"]
 
 
 def test_the_ledger_is_with_the_first(seen: Any) -> None:
@@ -144,7 +221,7 @@ def test_a_rank_that_is_killed_loses_no_budget(tmp_path: Path) -> None:
 def test_a_rank_that_skips_an_empty_batch_does_not_go_on_silently(tmp_path: Path) -> None:
     first, second = run(tmp_path, "skipped_when_empty")["skipped_when_empty"]
     assert "drawn and not given to private.backward" in second["said"]
-    assert "cannot be reached" in first["said"]
+    assert "rank 1 could not take part" in first["said"]
 
 
 def test_one_process_is_alone() -> None:

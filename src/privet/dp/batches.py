@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import UserDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -9,6 +10,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from privet.dp.columns import as_columns, refuse_ordered
 from privet.errors import ArgumentError, PrivateTrainingError
 
-__all__ = ["Batch", "DataSource", "data_source", "length_of", "map_tensors", "slice_data"]
+__all__ = ["Batch", "DataSource", "data_source", "digests_of", "length_of", "map_tensors", "slice_data"]
 
 Data = Any
 """Nested tuples, lists and mappings of tensors whose first dimension counts the examples."""
@@ -240,6 +242,27 @@ def map_tensors(data: Data, function: Callable[[Tensor], Tensor]) -> Data:
         {'x': tensor([3., 3.])}
     """
     return _map(data, lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf)
+
+
+def digests_of(data: Data) -> list[bytes]:
+    """A digest of each part of ``data``, in order: tensors and arrays by their bytes, texts and numbers as written.
+
+    Raises:
+        ArgumentError: a part is of another kind.
+    """
+
+    def digest(leaf: Any) -> bytes:
+        if isinstance(leaf, Tensor):
+            leaf = leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        elif isinstance(leaf, np.ndarray) and leaf.dtype != object:
+            leaf = np.ascontiguousarray(leaf)
+        elif isinstance(leaf, list | tuple | str | bytes) or (isinstance(leaf, np.ndarray) and leaf.dtype == object):
+            leaf = repr(list(leaf)).encode()
+        else:
+            raise ArgumentError("data", type(leaf).__name__, "tensors, arrays, texts or numbers, which can be compared")
+        return hashlib.sha256(leaf).digest()
+
+    return [digest(leaf) for leaf in _leaves(data)]
 
 
 class _Workers:

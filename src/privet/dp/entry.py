@@ -99,7 +99,7 @@ def make_private(
     if resume is not None:
         _check_state(resume, plan, test_run)
     refuse_watched(model)
-    ranks = _ranks(model, plan, resume, test_run, process_group)
+    ranks = _ranks(model, plan, resume, test_run, ledger, process_group)
     engine = _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
     head = None if resume is None else str(resume["ledger_head"])
     opened: Ledger | None = None
@@ -115,7 +115,7 @@ def make_private(
         books = Books(opened, run, plan, reserve_ahead)
 
     try:
-        ranks.of_first(begin)
+        ranks.of_first("the ledger's opening", begin)
         private = Private(
             engine,
             plan,
@@ -140,6 +140,7 @@ def _ranks(
     plan: Plan,
     resume: Mapping[str, Any] | None,
     test_run: TestRun | None,
+    ledger: str | Path | Ledger,
     group: ProcessGroup | None,
 ) -> Ranks:
     """The ranks, with the same of everything; the model becomes that of the first."""
@@ -152,6 +153,7 @@ def _ranks(
     ranks.same("the plan", plan.digest)
     ranks.same("the model", repr(shapes))
     ranks.same("test_run", repr(test_run))
+    ranks.same("the ledger", "an open one" if isinstance(ledger, Ledger) else str(ledger))
     ranks.same("resume", json.dumps(None if resume is None else dict(resume), sort_keys=True, default=str))
     for _, value in values:
         ranks.take_over(value)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -19,7 +20,6 @@ from privet.atomic_file import check_destination
 from privet.checkpoints.snapshots import to_plain
 from privet.dp.fit_records import Callback
 from privet.dp.plan import Plan
-from privet.dp.ranks import Alone, ranks_here
 from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
 
 __all__ = [
@@ -98,7 +98,7 @@ def refuse_ranks() -> None:
     Raises:
         PrivateTrainingError: there are several.
     """
-    if not isinstance(ranks_here(torch.device("cpu")), Alone):
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         raise PrivateTrainingError(
             "dp.fit is for one process, and torch.distributed runs with several. Write the loop: make_private and "
             "private.batches take all of them; save from rank 0."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from privet.accounting.bound import Bound
 from privet.accounting.ledger import Ledger
 from privet.checkpoints.random_states import global_states, set_global_states
-from privet.dp.batches import Batch, DataSource, data_source, map_tensors
+from privet.dp.batches import Batch, DataSource, data_source, digests_of
 from privet.dp.books import NOT_PRIVATE, Books
 from privet.dp.clipping import ClippingState
 from privet.dp.diagnostics import Diagnostics
@@ -36,7 +36,7 @@ from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTr
 
 __all__ = ["Private", "Spent", "TestRun"]
 
-_LOOKED_AT = 64  # records, evenly spread, by which ranks see whether they have the same data
+_LOOKED_AT = 1_024  # records, at random, by which ranks see whether they have the same data
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class Private:
         self._step = 0
         self._kept_books, self._ranks = books, ranks  # the first rank alone keeps books
         self._clipping = plan.clipping.initial(len(self._engine.ranges))
-        self._flat = self._engine.flat()
+        self._flat = self._engine.flat()  # what was released last; .grad lies in it
+        # Of several ranks, what the others have in their buffers before the sum is not private.
+        self._sum = self._flat if ranks.size == 1 else self._engine.flat()
         self._guard = Guard(engine.model)
         self._max_physical_batch = max_physical_batch
         self._checked: set[object] = set()  # the code of losses that were compared with single examples
@@ -213,6 +215,18 @@ class Private:
                 f"all {self.plan.total_steps:,} steps of the plan are done: one loop over private.batches is the whole "
                 "plan, not an epoch. To train on, make another plan and another make_private on the same ledger."
             )
+        source, error = None, None
+        try:
+            source = self._source(dataset, device, workers, collate)
+        except BaseException as found:
+            error = found
+        self._ranks.all_well("the beginning of a loop", error)
+        assert source is not None
+        stream = self._shared_stream()
+        self._check_data(source)
+        return self._draw(PoissonSampler(source.size, self.plan.sampling, stream), source.batch)
+
+    def _source(self, dataset: object, device: Any, workers: int, collate: Any) -> DataSource:
         target = self._flat.device if device is None else device
         source = data_source(dataset, device=target, workers=workers, collate=collate)
         if source.size != self.plan.dataset_size:
@@ -222,24 +236,23 @@ class Private:
                 f"the plan's dataset_size of {self.plan.dataset_size:,}",
                 "The sampling rate, and with it epsilon, is made of that number; plan with the number there is.",
             )
-        stream = self._shared_stream()
-        self._check_data(source)
-        return self._draw(PoissonSampler(source.size, self.plan.sampling, stream), source.batch)
+        return source
 
     def _draw(self, sampler: PoissonSampler, read: Callable[[Tensor, int | None], Batch]) -> Iterator[Batch]:
         try:
             first = self.step
             while True:
                 if self._outstanding is not None:
-                    raise PrivateTrainingError(
+                    error = PrivateTrainingError(
                         "a batch was drawn and not given to private.backward. Choosing among batches (of two loops, "
                         "say) would depend on the data; give every batch to it, also an empty one, and leave the loop "
                         "to stop."
                     )
+                    self._ranks.all_well(self._here(), error)  # where the other ranks are, if they did
                 if self.step >= self._last_allowed(first):
                     break
-                indices = self._share(sampler.draw()) if self._unused is None else self._unused
-                batch = read(indices, self._max_physical_batch)
+                indices = sampler.draw() if self._unused is None else self._unused
+                batch = read(self._share(indices), self._max_physical_batch)
                 self._outstanding, self._unused = (batch, indices), None
                 yield batch
         except BaseException:  # leaving the loop, too: nobody would hear an error there, and the ledger stays unusable
@@ -255,7 +268,10 @@ class Private:
                 return self.step
             return self._books.last_allowed(self.step)
 
-        return int(self._ranks.of_first(allowed))
+        return int(self._ranks.of_first(f"what follows step {self.step}", allowed))
+
+    def _here(self) -> str:
+        return f"step {self.step}"
 
     def backward(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         r"""One private step: replaces ``.grad`` of every trainable parameter.
@@ -283,12 +299,15 @@ class Private:
             BudgetExceededError: the step does not fit the budget.
             LedgerError: the step could not be recorded; nothing was drawn.
         """
-        if self._outstanding is None or batch is not self._outstanding[0]:
-            raise PrivateTrainingError(
-                "backward takes the batch that private.batches(dataset) gave last, once. Batches of any other sampler "
-                "(shuffled, weighted, repeating) are not what the plan accounts for."
-            )
-        self._guard.check_model()
+        try:
+            if self._outstanding is None or batch is not self._outstanding[0]:
+                raise PrivateTrainingError(
+                    "backward takes the batch that private.batches(dataset) gave last, once. Batches of any other "
+                    "sampler (shuffled, weighted, repeating) are not what the plan accounts for."
+                )
+            self._guard.check_model()
+        except PrivateTrainingError as error:
+            self._ranks.all_well(self._here(), error)
         self._warn_of_still_weights()
         outstanding, self._outstanding = self._outstanding, None
         try:
@@ -328,9 +347,12 @@ class Private:
             step = self._local(per_example_loss, batch)
         except BaseException as found:
             error = found
-        self._ranks.all_well(error)
+        self._ranks.all_well(self._here(), error)
         assert step is not None
-        return step.finish()
+        release = step.finish()
+        if self._sum is not self._flat:
+            self._flat.copy_(self._sum)
+        return release
 
     def _local(self, per_example_loss: PerExampleLoss, batch: Batch) -> Step:
         """What this rank adds to the step."""
@@ -350,7 +372,7 @@ class Private:
     def _begin(self) -> Step:
         if self._kept_books is not None:
             self._kept_books.before_noise(self.step)
-        return Step(self.plan, self.step, self._clipping, self._engine.ranges, self._flat, self._noise, self._ranks)
+        return Step(self.plan, self.step, self._clipping, self._engine.ranges, self._sum, self._noise, self._ranks)
 
     def check(self, per_example_loss: PerExampleLoss, data: Any, size: int) -> None:
         """Compare the engine with single examples now, instead of on the first batch; nothing is released.
@@ -469,36 +491,40 @@ class Private:
         if self._ranks.size == 1:
             return self._stream("sampling")
         if self._test_run is None:
-            key = self._ranks.of_first(lambda: os.urandom(32).hex())
+            key = self._ranks.of_first("the sample's key", lambda: os.urandom(32).hex())
             return KeyStream(bytes.fromhex(key), is_secret=True)
-        run, reserved = self._ranks.of_first(lambda: [self._books.run.id, self._books.run.reserved])
+        run, reserved = self._ranks.of_first(
+            "the sample's seed", lambda: [self._books.run.id, self._books.run.reserved]
+        )
         return KeyStream.seeded(self._test_run.seed, f"sampling {run}", reserved)
 
     def _share(self, indices: Tensor) -> Tensor:
         """This rank's records of a sample: no record is in two shares, however the ranks came to it."""
         if self._ranks.size == 1:
             return indices
-        self._ranks.same("the sample", indices.numpy().tobytes())
+        self._ranks.same("the sample", indices.numpy().tobytes())  # of one left unused, too
         return indices[self._ranks.rank :: self._ranks.size].clone()
 
     def _check_data(self, source: DataSource) -> None:
         """Refuse where a number stands for another record elsewhere: it could be in two shares at once."""
         if self._ranks.size == 1:
             return
-        some = torch.linspace(0, source.size - 1, min(source.size, _LOOKED_AT)).long()
-        found = hashlib.sha256()
-
-        def look(tensor: Tensor) -> Tensor:
-            found.update(_bytes(tensor))
-            return tensor
-
-        for data, _ in source.batch(some).parts():
-            map_tensors(data, look)
-        self._ranks.same("the data set", found.digest())
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        positions = self._ranks.of_first(
+            "the records to look at",
+            lambda: sorted(random.SystemRandom().sample(range(source.size), min(source.size, _LOOKED_AT))),
+        )
+        batch = source.batch(torch.tensor(positions, dtype=torch.int64))
+        first, again = ([leaf for data, _ in batch.parts() for leaf in digests_of(data)] for _ in range(2))
+        # What is drawn anew each time it is read (augmentation) cannot be compared; the rest is.
+        stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
+        error = None
+        if not any(stable):
+            error = PrivateTrainingError(
+                "every part of a record is another each time it is read, so that ranks cannot see whether a number "
+                "stands for one record in all of them. Let a part be the same (its label, or its own number)."
+            )
+        self._ranks.all_well("the comparison of the data", error)
+        self._ranks.same("the data set", b"".join(stable))
 
 
 def _code(per_example_loss: PerExampleLoss) -> object:

@@ -31,6 +31,10 @@ _DROPOUTS: tuple[Callable[..., Any], ...] = (
 )
 
 
+_RECURRENT: tuple[Any, ...] = (torch._VF.lstm, torch._VF.gru, torch._VF.rnn_tanh, torch._VF.rnn_relu)
+_DROPOUT = 5  # its place among their arguments
+
+
 class _Comparable(TorchFunctionMode):
     """Leaves dropout out, and reduced precision: batch and single example could not be compared."""
 
@@ -43,6 +47,8 @@ class _Comparable(TorchFunctionMode):
             named["dropout_p"] = 0.0
         if func is F.multi_head_attention_forward:
             named["training"] = False
+        if func in _RECURRENT and len(args) > _DROPOUT:
+            args = (*args[:_DROPOUT], 0.0, *args[_DROPOUT + 1 :])
         reduced = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
         with ExitStack() as stack:
             for kind in reduced:

@@ -17,7 +17,7 @@ __all__ = ["Alone", "Ranks", "Together", "ranks_here"]
 
 
 class Ranks(Protocol):
-    """Processes that take the same steps; each calls the same methods in the same order."""
+    """Processes that take the same steps; each calls the same methods in the same order, with the same ``what``."""
 
     @property
     def rank(self) -> int:
@@ -27,10 +27,10 @@ class Ranks(Protocol):
     def size(self) -> int:
         """How many there are."""
 
-    def of_first(self, compute: Callable[[], Any]) -> Any:
+    def of_first(self, what: str, compute: Callable[[], Any]) -> Any:
         """What ``compute`` gives in rank 0 (plain JSON data), in all of them; its error, too."""
 
-    def all_well(self, error: BaseException | None) -> None:
+    def all_well(self, what: str, error: BaseException | None) -> None:
         """Return where no rank has an error; the one that has raises it, the others say so."""
 
     def sum_(self, values: Tensor) -> None:
@@ -48,10 +48,10 @@ class Alone:
 
     rank, size = 0, 1
 
-    def of_first(self, compute: Callable[[], Any]) -> Any:  # noqa: D102
+    def of_first(self, what: str, compute: Callable[[], Any]) -> Any:  # noqa: D102
         return compute()
 
-    def all_well(self, error: BaseException | None) -> None:  # noqa: D102
+    def all_well(self, what: str, error: BaseException | None) -> None:  # noqa: D102
         if error is not None:
             raise error
 
@@ -66,80 +66,105 @@ class Alone:
 
 
 _KNOWN = {kind.__name__: kind for kind in (BudgetExceededError, LedgerError, PrivateTrainingError)}
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Together:
     """The ranks of a process group of ``torch.distributed``, by gloo or nccl.
 
+    They talk in a group of their own, so that nothing the user sends can be taken for a word of theirs; and before each
+    word they tell each other what it is about, so that ranks at different places of a training are refused.
+
     Args:
         device: of the tensors that the backend moves.
         group: None for the group of all.
+
+    Raises:
+        PrivateTrainingError: this process is not in the group.
     """
 
     def __init__(self, device: torch.device, group: dist.ProcessGroup | None = None) -> None:
         """Begin; every rank does."""
-        self._group = group
-        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self._first = dist.get_global_rank(group, 0) if group is not None else 0
+        if dist.get_rank(group) < 0:
+            raise PrivateTrainingError("this process is not in process_group; only its ranks train together.")
+        members = list(range(dist.get_world_size())) if group is None else dist.get_process_group_ranks(group)
         self._device = device if dist.get_backend(group) == "nccl" else torch.device("cpu")
+        self._group: Any = dist.new_group(members, backend=dist.get_backend(group), use_local_synchronization=True)
+        self.rank, self.size = dist.get_rank(group), len(members)
+        self._first = members[0]
 
-    def of_first(self, compute: Callable[[], Any]) -> Any:  # noqa: D102
-        error: Exception | None = None
+    def of_first(self, what: str, compute: Callable[[], Any]) -> Any:  # noqa: D102
+        error: BaseException | None = None
         text = ""
         if self.rank == 0:
             try:
-                text = json.dumps({"value": compute()})
-            except Exception as found:
+                text = json.dumps(compute())
+            except BaseException as found:
                 error = found
-                text = json.dumps({"error": [type(found).__name__, str(found)]})
+                text = json.dumps([type(found).__name__, str(found)])
+        failed = any(self._meet(what, error is not None)[0])
         told = json.loads(self._broadcast(text))
         if error is not None:
             raise error
-        if "error" in told:
-            kind, message = told["error"]
-            raise _KNOWN.get(kind, PrivateTrainingError)(f"rank 0: {message}")
-        return told["value"]
+        if failed:
+            kind, message = told
+            raise _KNOWN.get(kind, PrivateTrainingError)(f"rank 0: {message or kind}")
+        return told
 
-    def all_well(self, error: BaseException | None) -> None:  # noqa: D102
-        failed = torch.zeros(self.size, dtype=torch.int64, device=self._device)
-        if error is not None:
-            failed[self.rank] = 1
+    def all_well(self, what: str, error: BaseException | None) -> None:  # noqa: D102
         try:
-            self._run(lambda: dist.all_reduce(failed, group=self._group))
+            failed, _ = self._meet(what, error is not None)
         except PrivateTrainingError as lost:
             raise error or lost from None
         if error is not None:
             raise error
-        if bool(failed.any()):
-            others = ", ".join(map(str, failed.nonzero().flatten().tolist()))
+        if any(failed):
+            others = ", ".join(str(rank) for rank, one in enumerate(failed) if one)
             raise PrivateTrainingError(
-                f"rank {others} could not take this step, so none did; its own error says why. What was reserved for "
-                "it stays on the ledger."
+                f"rank {others} could not take part in {what}, so none did; its own error says why. What was reserved "
+                "on the ledger stays there."
             )
 
     def sum_(self, values: Tensor) -> None:  # noqa: D102
-        moved = values if self._device.type == "cpu" and values.device.type == "cpu" else values.to(self._device)
+        moved = values.to(self._device)
         self._run(lambda: dist.all_reduce(moved, group=self._group))
         if moved is not values:
             values.copy_(moved)
 
     def same(self, what: str, value: str | bytes) -> None:  # noqa: D102
-        digest = hashlib.sha256(value.encode() if isinstance(value, str) else value).digest()
-        mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8).to(self._device)
-        all_of_them = [torch.empty_like(mine) for _ in range(self.size)]
-        self._run(lambda: dist.all_gather(all_of_them, mine, group=self._group))
-        others = [rank for rank, one in enumerate(all_of_them) if not torch.equal(one, all_of_them[0])]
+        _, digests = self._meet(what, False, value.encode() if isinstance(value, str) else value)
+        others = [str(rank) for rank, one in enumerate(digests) if one != digests[0]]
         if others:
             raise PrivateTrainingError(
-                f"{what} of rank {', '.join(map(str, others))} is another than that of rank 0; all ranks have to be "
-                "given the same."
+                f"{what} of rank {', '.join(others)} is another than that of rank 0; all ranks have to be given the "
+                "same."
             )
 
     def take_over(self, values: Tensor) -> None:  # noqa: D102
-        moved = values.detach().to(self._device).contiguous()
+        raw = values.detach().contiguous().reshape(-1).view(torch.uint8)  # whatever the type, as bytes
+        moved = raw.to(self._device)
         self._run(lambda: dist.broadcast(moved, self._first, group=self._group))
         with torch.no_grad():
-            values.copy_(moved)
+            values.copy_(moved.to(raw.device).view(values.dtype).view(values.shape))
+
+    def _meet(self, what: str, failed: bool, value: bytes = b"") -> tuple[list[bool], list[bytes]]:
+        """Tell all ranks what this one is about to do; who failed, and the digests of what each has.
+
+        Raises:
+            PrivateTrainingError: another rank is about to do something else.
+        """
+        word = bytes([failed]) + hashlib.sha256(what.encode()).digest() + hashlib.sha256(value).digest()
+        mine = torch.frombuffer(bytearray(word), dtype=torch.uint8).to(self._device)
+        gathered = [torch.empty_like(mine) for _ in range(self.size)]
+        self._run(lambda: dist.all_gather(gathered, mine, group=self._group))
+        words = [bytes(one.cpu().numpy()) for one in gathered]
+        others = [str(rank) for rank, one in enumerate(words) if one[1 : 1 + _DIGEST] != word[1 : 1 + _DIGEST]]
+        if others:
+            raise PrivateTrainingError(
+                f"this rank ({self.rank}) is at {what}, and rank {', '.join(others)} at another place of the training: "
+                "each has to make the same calls in the same order, and to leave a loop where the others do."
+            )
+        return [bool(one[0]) for one in words], [one[1 + _DIGEST :] for one in words]
 
     def _broadcast(self, text: str) -> str:
         data = text.encode()
@@ -155,7 +180,7 @@ class Together:
     def _run(self, talk: Callable[[], Any]) -> None:
         try:
             talk()
-        except (RuntimeError, ValueError) as error:
+        except RuntimeError as error:
             raise PrivateTrainingError(
                 f"the other ranks cannot be reached: {str(error).partition(chr(10))[0]} One of them may have ended. "
                 "What was reserved stays on the ledger; begin all of them anew from the last checkpoint."
@@ -164,6 +189,8 @@ class Together:
 
 def ranks_here(device: torch.device, group: dist.ProcessGroup | None = None) -> Ranks:
     """All ranks of the process group, where there is one of more than one rank; else this process alone."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size(group) == 1:
+    if not dist.is_available() or not dist.is_initialized():
         return Alone()
-    return Together(device, group)
+    if group is None and dist.get_world_size() == 1:
+        return Alone()
+    return Alone() if dist.get_rank(group) == 0 and dist.get_world_size(group) == 1 else Together(device, group)

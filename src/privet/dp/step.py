@@ -156,7 +156,9 @@ class Step:
         noise = self._noise
         drawn = [0.0] * len(counts)
         if counts:
-            drawn = self._ranks.of_first(lambda: [0.0 if noise is None else noise.draw(std) for std in counts])
+            drawn = self._ranks.of_first(
+                "the counts", lambda: [0.0 if noise is None else noise.draw(std) for std in counts]
+            )
         fractions = estimated_fractions(self._below.tolist(), drawn, self._plan.expected_batch_size)
         following = self._plan.clipping.update(self._state, fractions)
         return Release(self._number, self._sigma.event, self._state.max_grad_norms, following)

@@ -102,6 +102,7 @@ def test_the_error_of_a_training_is_the_user_s_own(cluster: None) -> None:
         Fleet(train, POOL, seed=1, executor=Ray()).grow(2)
 
 
-def test_a_cluster_without_room_is_told(cluster: None) -> None:
-    with pytest.raises(ArgumentError, match="no room for a single shadow"):
-        Fleet(fit, POOL, seed=1, executor=Ray(cpus=64)).grow(2)
+@pytest.mark.parametrize("asked", [Ray(cpus=64), Ray(cpus=64, at_once=1), Ray(gpus=1), Ray(gpus=0.5)])
+def test_a_cluster_without_room_is_told(cluster: None, asked: Ray) -> None:
+    with pytest.raises(ArgumentError, match="None has room for a shadow"):
+        Fleet(fit, POOL, seed=1, executor=asked).grow(2)

@@ -179,6 +179,25 @@ def test_where_uses_cancel_the_gradient_itself_is_made():
     assert bool((gradients.squared_norms[0].sqrt() >= added * (1 - 1e-5)).all())
 
 
+def test_made_gradients_that_cancel_are_not_told_too_small():
+    """A convolution used twice, once with the opposite sign: what remains in float32 is rounding, and is counted."""
+    layer = nn.Conv1d(16, 16, 3, padding=1, bias=False)
+    data = torch.randn(4, 16, 30, generator=torch.Generator().manual_seed(0))
+    random_(layer, seed=2)
+
+    def loss(data):
+        return (layer(data) - (1.0 - 1e-6) * layer(data)).flatten(1).sum(dim=1)
+
+    gradients = Engine(layer).take(loss, data, 4)
+    engine = Engine(layer)
+    for index in range(4):
+        alone = engine.take(loss, data, 4)
+        weights = torch.zeros(1, 4)
+        weights[0, index] = 1.0
+        alone.add_to(flat := engine.flat(), weights)
+        assert float(flat.double().norm()) <= float(gradients.squared_norms[0, index].sqrt()) * (1 + 1e-5)
+
+
 def test_what_is_used_twice_is_not_what_is_used_once():
     """The cross term is there: the norm is far from the root of the sum of both squares."""
     case = problem(nn.Sequential(layer := nn.Linear(6, 6, bias=False), layer), (6,))

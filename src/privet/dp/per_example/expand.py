@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from privet.dp.per_example.slots import Part, PartOf
@@ -72,6 +73,8 @@ def expand(name: str, module: Expand, part: PartOf) -> Handler:
     rule = _ExpandRule(name, module, value)
 
     def call(tape: Tape, batch: Tensor) -> Tensor:
-        return tape.call(rule, batch)
+        if torch.is_grad_enabled():
+            tape.check_call(name, batch)
+        return tape.call(rule, batch.new_empty(len(batch), 1))  # no more of it is needed, and it may change in place
 
     return call

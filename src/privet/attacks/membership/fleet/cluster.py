@@ -61,13 +61,14 @@ class Ray:
                 or lost a worker again and again.
         """
         ray = _connected()
-        room = self.at_once or int(ray.cluster_resources().get("CPU", 0.0) // self.cpus)
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(one.get("CPU", 0.0) >= self.cpus and one.get("GPU", 0.0) >= self.gpus for one in machines):
+            raise ArgumentError("executor", self, "what one machine of the cluster has", "None has room for a shadow.")
+        room = self.at_once or max(1, int(ray.cluster_resources()["CPU"] // self.cpus))
         waiting = iter(jobs)
-        first = list(islice(waiting, max(room, 1)))
+        first = list(islice(waiting, room))
         if not first:
             return
-        if room < 1:
-            raise ArgumentError("executor", self, "cpus that the cluster has", "It has no room for a single shadow.")
         payload = ray.put(sent(work))
         train = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES)(_work_on)
         running = {train.remote(payload, job, self.cpus): job for job in first}
