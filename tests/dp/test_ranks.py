@@ -54,7 +54,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reaso
 def run(folder: Path, *names: str) -> dict[str, list[dict[str, Any]]]:
     """What both ranks saw of each scenario; an empty dictionary for one that died."""
     command = [sys.executable, "-m", "tests.dp.several", str(folder), *names]
-    here = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))), "GLOO_SOCKET_IFNAME": "lo"}
     ranks = [subprocess.Popen(command, env=here | {"RANK": str(rank)}, cwd=ROOT) for rank in (0, 1)]
     try:
         for one in ranks:
