@@ -180,22 +180,26 @@ def test_where_uses_cancel_the_gradient_itself_is_made():
 
 
 def test_made_gradients_that_cancel_are_not_told_too_small():
-    """A convolution of positions, less that of the same ones in another order: rounding remains, and is counted."""
-    layer = nn.Conv1d(16, 16, 1, bias=False)
-    data = 1.0 + torch.rand(4, 16, 300, generator=torch.Generator().manual_seed(0))
-    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    """A convolution used twice, less itself but for a ten-millionth: rounding remains in float32, and is counted."""
+    torch.manual_seed(0)
+    worst = 0.0
+    for _ in range(30):
+        layer, data = nn.Conv1d(3, 4, 3), 10 * torch.randn(4, 3, 200)
+        random_(layer, seed=int(data[0, 0, 0] * 100) % 97)
+        engine = Engine(layer)
 
-    def loss(data):
-        return (layer(data) - layer(data[..., order])).flatten(1).sum(dim=1)
+        def loss(data, layer=layer):
+            return (layer(data) - layer(data * (1 + 1e-7))).flatten(1).sum(dim=1)
 
-    gradients = Engine(layer).take(loss, data, 4)
-    engine = Engine(layer)
-    for index in range(4):
-        alone = engine.take(loss, data, 4)
-        weights = torch.zeros(1, 4)
-        weights[0, index] = 1.0
-        alone.add_to(flat := engine.flat(), weights)
-        assert float(flat.double().norm()) <= float(gradients.squared_norms[0, index].sqrt()) * (1 + 1e-5)
+        gradients = engine.take(loss, data, 4)
+        for index in range(4):
+            weights = torch.zeros(1, 4)
+            weights[0, index] = 1.0
+            gradients.add_to(flat := engine.flat(), weights)
+            worst = max(
+                worst, float(flat.double().norm()) / max(1e-30, float(gradients.squared_norms[0, index].sqrt()))
+            )
+    assert worst <= 1.0 + 1e-5
 
 
 def test_what_is_used_twice_is_not_what_is_used_once():

@@ -1,0 +1,60 @@
+"""The page shows the record, and its features are each image's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks import fashion_record as script
+from benchmarks.pages import put
+from benchmarks.scattering import Scattering, morlet
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_shows_the_record() -> None:
+    record = json.loads(max((ROOT / "benchmarks" / "records").glob("*-fashion-record.json")).read_text())
+    runs = [script.Run(**{**one, "recipe": script.Recipe(**one["recipe"])}) for one in record["runs"]]
+    page = (ROOT / "docs" / "does_it_learn.md").read_text()
+    assert put(page, {script.MARKS: script.table(runs)}) == page
+    assert len(runs) == 5 * len(script.RECIPES)
+    assert all(one.epsilon <= script.EPSILON for one in runs)
+
+
+def test_features_are_of_each_image_alone_and_blind_to_its_brightness() -> None:
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    transform = Scattering()
+    together = transform(images)
+    assert together.shape == (4, 81, 7, 7)
+    torch.testing.assert_close(together[2:3], transform(images[2:3]))
+    brighter = transform(images + 0.5)
+    torch.testing.assert_close(brighter[:, 1:], together[:, 1:], atol=1e-5, rtol=1e-4)  # but for the mean itself
+    assert not list(transform.parameters())
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.7])
+def test_a_wavelet_sums_to_zero_and_answers_to_its_own_wave(angle: float) -> None:
+    made = morlet(1.6, 1.178, angle, 0.5, 6)
+    assert made.sum((1, 2)).tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
+    line = torch.arange(-6, 7, dtype=torch.float64)
+    down, across = torch.meshgrid(line, line, indexing="ij")
+
+    def answer(turned: float) -> float:
+        wave = torch.cos(1.178 * (across * torch.cos(torch.tensor(turned)) + down * torch.sin(torch.tensor(turned))))
+        return float((made[0] * wave).sum().square() + (made[1] * wave).sum().square())
+
+    assert answer(angle) > 5 * answer(angle + 1.5708)
+
+
+@pytest.mark.slow
+def test_a_short_run_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(2_000) % 10
+    inputs = torch.randn(2_000, 40, generator=generator)
+    inputs[torch.arange(2_000), labels] += 4.0
+    recipe = script.Recipe("short", batch=500, epochs=10)
+    found = script.run(recipe, 0, (inputs, labels), (inputs, labels))
+    assert found.accuracy > 0.8
+    assert found.epsilon <= script.EPSILON
