@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTr
 
 __all__ = ["Private", "Spent", "TestRun"]
 
+_PIECE = 32  # of them at a time
 _LOOKED_AT = 1_024  # records, at random, by which ranks see whether they have the same data
 
 
@@ -220,7 +222,10 @@ class Private:
             source = self._source(dataset, device, workers, collate)
         except BaseException as found:
             error = found
-        self._ranks.all_well("the beginning of a loop", error)
+        try:
+            self._ranks.all_well("the beginning of a loop", error)
+        finally:
+            error = None  # it holds this frame, and the frames below it what they had in memory
         assert source is not None
         stream = self._shared_stream()
         self._check_data(source)
@@ -271,7 +276,8 @@ class Private:
         return int(self._ranks.of_first(f"what follows step {self.step}", allowed))
 
     def _here(self) -> str:
-        return f"step {self.step}"
+        """Where a rank is, and what it clips to: the noise is for the norms of rank 0."""
+        return f"step {self.step}, clipped to {self.max_grad_norms}"
 
     def backward(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         r"""One private step: replaces ``.grad`` of every trainable parameter.
@@ -347,10 +353,14 @@ class Private:
             step = self._local(per_example_loss, batch)
         except BaseException as found:
             error = found
-        self._ranks.all_well(self._here(), error)
+        try:
+            self._ranks.all_well(self._here(), error)
+        finally:
+            error = None  # it holds this frame, and the frames below it what they had in memory
         assert step is not None
         release = step.finish()
         if self._sum is not self._flat:
+            self._ranks.all_well(f"the sum of {self._here()}", None)  # all were in it: only then is it seen
             self._flat.copy_(self._sum)
         return release
 
@@ -513,18 +523,36 @@ class Private:
             "the records to look at",
             lambda: sorted(random.SystemRandom().sample(range(source.size), min(source.size, _LOOKED_AT))),
         )
-        batch = source.batch(torch.tensor(positions, dtype=torch.int64))
-        first, again = ([leaf for data, _ in batch.parts() for leaf in digests_of(data)] for _ in range(2))
-        # What is drawn anew each time it is read (augmentation) cannot be compared; the rest is.
-        stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
-        error = None
-        if not any(stable):
-            error = PrivateTrainingError(
-                "every part of a record is another each time it is read, so that ranks cannot see whether a number "
-                "stands for one record in all of them. Let a part be the same (its label, or its own number)."
-            )
+        error: BaseException | None = None
+        stable: list[bytes] = []
+        states = global_states(self._flat.device)
+        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # a data set may draw from it
+        try:
+            first, again = (_read(source, positions) for _ in range(2))
+            # What is another at each reading (augmentation by a generator of its own) cannot be compared; the rest is.
+            stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
+            if not any(stable):
+                raise PrivateTrainingError(
+                    "every part of a record is another each time it is read, so that ranks cannot see whether a number "
+                    "stands for one record in all of them. Let a part be the same (its label, or its own number)."
+                )
+        except BaseException as found:
+            error = found
+        finally:
+            set_global_states(states, self._flat.device)
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)  # noqa: NPY002
         self._ranks.all_well("the comparison of the data", error)
         self._ranks.same("the data set", b"".join(stable))
+
+
+def _read(source: DataSource, positions: list[int]) -> list[bytes]:
+    """Digests of some records, with the global generators as they are in every rank: augmentation draws alike."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # a data set may draw from it
+    batch = source.batch(torch.tensor(positions, dtype=torch.int64))
+    return [digest for data, _ in batch.parts(_PIECE) for digest in digests_of(data)]
 
 
 def _code(per_example_loss: PerExampleLoss) -> object:

@@ -11,7 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from privet.errors import BudgetExceededError, LedgerError, PrivateTrainingError
+from privet.errors import (
+    BudgetExceededError,
+    LedgerBusyError,
+    LedgerCorruptError,
+    LedgerError,
+    LedgerMismatchError,
+    PrivateTrainingError,
+)
 
 __all__ = ["Alone", "Ranks", "Together", "ranks_here"]
 
@@ -65,7 +72,17 @@ class Alone:
         return
 
 
-_KNOWN = {kind.__name__: kind for kind in (BudgetExceededError, LedgerError, PrivateTrainingError)}
+_KNOWN: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        BudgetExceededError,
+        LedgerBusyError,
+        LedgerCorruptError,
+        LedgerError,
+        LedgerMismatchError,
+        PrivateTrainingError,
+    )
+}
 _DIGEST = hashlib.sha256().digest_size
 
 

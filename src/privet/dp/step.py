@@ -146,7 +146,8 @@ class Step:
             PrivateTrainingError: the gradient is not finite; it must not reach the optimizer.
         """
         self._ranks.sum_(self._flat)
-        self._ranks.sum_(self._below)
+        if len(self._below):
+            self._ranks.sum_(self._below)
         if not math.isfinite(float(self._flat.sum())) and not bool(self._flat.isfinite().all()):
             raise PrivateTrainingError(
                 f"step {self._number}: the private gradient is not finite though every example was clipped. The step "
