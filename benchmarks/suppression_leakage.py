@@ -2,7 +2,7 @@
 
 ``./run python -m benchmarks.suppression_leakage`` trains 16 networks a row, each on 5,000 of 10,000 images, attacks
 each with the other 14 outside its block as shadows, and prints the tables of docs/suppression.md. Finished networks are
-kept in a folder, so that a run that was stopped goes on. About 45 minutes on two cores.
+kept in a folder, so that a run that was stopped goes on. About 50 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -18,12 +18,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from privet.atomic_file import check_destination
 from privet.checkpoints.snapshots import to_plain
-from privet.dp.fit_records import Callback
 from privet.dp.plan import Plan
 from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
 
 __all__ = [
-    "check_callbacks",
     "check_files",
     "check_loss",
     "check_seed",
@@ -103,21 +101,6 @@ def refuse_ranks() -> None:
             "dp.fit is for one process, and torch.distributed runs with several. Write the loop: make_private and "
             "private.batches take all of them; save from rank 0."
         )
-
-
-def check_callbacks(callbacks: Iterable[object]) -> None:
-    """Refuse what would never be called.
-
-    Raises:
-        ArgumentError: one is a class, has none of the four methods, or is given twice.
-    """
-    seen: list[object] = []
-    for callback in callbacks:
-        if isinstance(callback, type) or not isinstance(callback, Callback):
-            raise ArgumentError("callbacks", callback, "objects with on_start, on_step, on_epoch or on_end")
-        if any(callback is other for other in seen):
-            raise ArgumentError("callbacks", callback, "each object once")
-        seen.append(callback)
 
 
 def make_optimizer(

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 from torch.optim import Optimizer
 
+from privet.checkpoints.callbacks import OnEnd
 from privet.dp.private import Private, Spent
 from privet.dp.progress import Reached
 from privet.dp.statement import Statement
@@ -40,14 +41,6 @@ class OnEpoch(Protocol):
 
     def on_epoch(self, epoch: int, model: nn.Module, reached: Reached) -> None:
         """Do something after epoch ``epoch``, counted from 1."""
-
-
-@runtime_checkable
-class OnEnd(Protocol):
-    """Called when training ends, however it ends, where ``on_start`` (if there is one) raised nothing."""
-
-    def on_end(self) -> None:
-        """Let go of what was taken hold of."""
 
 
 Callback = OnStart | OnStep | OnEpoch | OnEnd

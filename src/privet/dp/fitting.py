@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from privet.accounting.ledger import Ledger
+from privet.checkpoints.callbacks import check_callbacks
 from privet.checkpoints.device import device_of
 from privet.checkpoints.random_states import global_states, set_global_states
 from privet.checkpoints.weights import save_weights
@@ -21,7 +22,6 @@ from privet.dp.averaging import Average
 from privet.dp.batches import Batch
 from privet.dp.entry import make_private
 from privet.dp.fit_checks import (
-    check_callbacks,
     check_files,
     check_loss,
     check_seed,
@@ -131,7 +131,7 @@ def fit(
     """
     refuse_ranks()
     check_loss(loss)
-    check_callbacks(callbacks)
+    check_callbacks(callbacks, Callback)
     check_seed(seed)
     saved, weights_file = check_files(checkpoint, resume, checkpoint_every, weights)
     where = device_of(model) if device is None else torch.device(device)

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from privet.atomic_file import remove_leftovers
+from privet.checkpoints.callbacks import check_callbacks
 from privet.checkpoints.checkpoint import put_back, save_checkpoint
 from privet.checkpoints.device import device_of
 from privet.checkpoints.epoch_record import EpochRecord
@@ -26,7 +27,7 @@ from privet.checkpoints.stateful import Stateful
 from privet.checkpoints.weights import state_of
 from privet.errors import ArgumentError, CheckpointError, DivergedError
 from privet.training.arguments import check_arguments, check_checkpoint
-from privet.training.callbacks import Callback, OnEnd, OnEpoch, OnStart, OnStep, check_callbacks
+from privet.training.callbacks import Callback, OnEnd, OnEpoch, OnStart, OnStep
 from privet.training.configuration import describe_run
 from privet.training.evaluation import Loss, count_classes, evaluate_source, mode_kept
 from privet.training.examples import AnyExamples, Source, check_labels, read_examples
@@ -108,7 +109,7 @@ def fit(
     epochs, batch_size, seed, patience = check_arguments(
         epochs, batch_size, seed, learning_rate, optimizer, validation, patience
     )
-    check_callbacks(callbacks)
+    check_callbacks(callbacks, Callback)
     _trained(model)
     path = check_checkpoint(checkpoint, resume)
     where = device_of(model) if device is None else torch.device(device)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.inversion_tables import zhu
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, mse_loss
 
@@ -21,25 +22,6 @@ from privet.errors import ArgumentError, DataError
 SHAPE = (1, 28, 28)
 DIGITS = mnist5k()
 IMAGES, LABELS = DIGITS.inputs, DIGITS.labels
-
-
-def zhu(seed: int) -> nn.Sequential:
-    """The network of Zhu et al. (2019), all parameters uniform in (-0.5, 0.5)."""
-    model = nn.Sequential(
-        nn.Conv2d(1, 12, 5, stride=2, padding=2),
-        nn.Sigmoid(),
-        nn.Conv2d(12, 12, 5, stride=2, padding=2),
-        nn.Sigmoid(),
-        nn.Conv2d(12, 12, 5, padding=2),
-        nn.Sigmoid(),
-        nn.Flatten(),
-        nn.Linear(588, 10),
-    )
-    generator = Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.rand(parameter.shape, generator=generator) - 0.5)
-    return model
 
 
 def small(classes: int = 4, *, bias: bool = True, between: nn.Module | None = None, seed: int = 1) -> nn.Sequential:

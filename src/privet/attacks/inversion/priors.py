@@ -10,7 +10,7 @@ from torch import Tensor
 
 from privet.errors import ArgumentError
 
-__all__ = ["Normalisation", "Pixels", "check_channels", "check_weight", "norm_prior", "priors", "total_variation"]
+__all__ = ["Normalisation", "Pixels", "check_channels", "check_weight", "priors", "total_variation"]
 
 
 @dataclass(frozen=True)
@@ -104,25 +104,13 @@ def total_variation(images: Tensor) -> Tensor:
     return (down + across) / math.prod(images.shape[1:])
 
 
-def norm_prior(images: Tensor) -> Tensor:
-    r"""The mean square :math:`\frac{1}{CHW} \sum x^2`, an image (N,).
-
-    Args:
-        images: (N, C, H, W), as shares of the range of pixels: 0 is the least.
-
-    References:
-        As :func:`total_variation`, there with the power alpha = 6 of images with their mean taken off.
-    """
-    return images.square().flatten(1).mean(1)
-
-
 def priors(images: Tensor, tv_weight: float, norm_weight: float) -> tuple[Tensor, Tensor]:
     """Both priors, weighted, and their gradient by hand: a third of the operations that autograd takes.
 
     Args:
         images: (N, C, H, W), as shares of the range of pixels.
         tv_weight: of :func:`total_variation`.
-        norm_weight: of :func:`norm_prior`.
+        norm_weight: of the mean square of an image (there the power alpha = 6 of images with their mean taken off).
 
     Returns:
         Their sum (N,), and its gradient (N, C, H, W).
