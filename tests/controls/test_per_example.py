@@ -99,8 +99,8 @@ def mean_of_the_losses(real):
 
 
 def mean_of_the_positions(real):
-    def fault(self, weight, bias, inputs, grad):
-        real(self, weight, bias, inputs, grad / inputs.shape[1])
+    def fault(self, weights, biases, inputs, grad):
+        real(self, weights, biases, inputs, grad / inputs.shape[1])
 
     return fault
 
@@ -114,7 +114,7 @@ def norms_without_the_root(real):
 
 
 def positions_as_if_they_were_orthogonal(real):
-    return lambda left, right: (left.square().sum(2) * right.square().sum(2)).sum(1).double()
+    return lambda left, rights: [(left.square().sum(2) * right.square().sum(2)).sum(1).double() for right in rights]
 
 
 def sharing_is_not_noticed(real):
@@ -222,8 +222,8 @@ def test_a_bias_that_is_forgotten_everywhere_is_missed(monkeypatch):
     """Neither in the norm nor in the sum: what the engine itself would never notice."""
     real = LinearUse.__init__
 
-    def without(self, weight, bias, inputs, grad):
-        real(self, weight, None, inputs, grad)
+    def without(self, weights, biases, inputs, grad):
+        real(self, weights, [], inputs, grad)
 
     law_norms_bound_the_sum(linear())
     monkeypatch.setattr(LinearUse, "__init__", without)

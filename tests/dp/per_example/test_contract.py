@@ -6,6 +6,7 @@ from tests.dp.per_example.laws import Problem, law_agrees, law_norms_bound_the_s
 from tests.dp.per_example.layers import LAYERS, NEVER_FIRST, WITHOUT_PARAMETERS, Layer
 
 from privet.dp.per_example.engine import Engine
+from privet.dp.per_example.tape import Tape
 
 
 def table(layers):
@@ -85,3 +86,25 @@ def test_every_parameter_a_group():
     case = next(layer for layer in LAYERS if layer.name == "conv2d groups").behind()
     gradients = law_agrees(case, groups=100)
     assert gradients.squared_norms.shape == (6, case.size)
+
+
+@table(LAYERS)
+def test_no_norm_is_larger_than_what_it_could_be_if_nothing_cancelled(layer: Layer, monkeypatch):
+    """Each use's own bound, which the margins of shared parameters and of gradients made again stand on."""
+    checked = []
+    real = Tape.arrived
+
+    def arrived(self, use):
+        bounds = use.most_norms()
+        made = use.per_example(0, self.size)
+        assert len(bounds) == len(made) == len(use.parts)
+        for bound, gradient in zip(bounds, made, strict=True):
+            norms = gradient.reshape(self.size, -1).double().norm(dim=1)
+            assert bool((norms <= bound * (1.0 + 1e-9) + 1e-300).all())
+            checked.append(norms)
+        real(self, use)
+
+    monkeypatch.setattr(Tape, "arrived", arrived)
+    case = layer.behind()
+    Engine(case.model).take(case.loss, case.data, case.size)
+    assert checked

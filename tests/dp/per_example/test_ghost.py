@@ -27,7 +27,7 @@ def cancelling(seed: int, pairs: int, p: int, q: int, rest: float, alike: bool) 
 
 
 def law_never_understates(left: Tensor, right: Tensor) -> None:
-    told = kernels.ghost_squared_norms(left, right)
+    told = kernels.ghost_squared_norms(left, [right])[0]
     exact = torch.bmm(left.double().mT, right.double()).flatten(1).norm(dim=1)
     rounding = (
         1e-6 * left.shape[1] ** 0.5 * (left.double().norm(dim=2) * right.double().norm(dim=2)).sum(dim=1)
@@ -36,11 +36,15 @@ def law_never_understates(left: Tensor, right: Tensor) -> None:
         one = told[index].sqrt().item()
         assert one >= norm * (1.0 - UNDERSTATED), f"the norm is {norm}, it was told as {one}"
         assert one <= norm * (1.0 + OVERSTATED) + rounding[index].item(), f"the norm is {norm}, it was told as {one}"
-        added = left.new_zeros(left.shape[2], right.shape[2])
-        alone = left[index, None], right[index, None]
-        kernels.add_weighted_outer(added, *alone, torch.ones(1))
-        norm = added.double().norm().item()
-        assert one >= norm * (1.0 - UNDERSTATED), f"what is added has norm {norm}, it was told as {one}"
+        for places in (kernels._PLACES, 1):  # as it is, and by a convolution
+            added = left.new_zeros(left.shape[2], right.shape[2])
+            alone = left[index, None], right[index, None]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(kernels, "_PLACES", places)
+                patch.setattr(kernels, "_PRODUCTS", places)
+                kernels.add_weighted_outer(added, *alone, torch.ones(1))
+            norm = added.double().norm().item()
+            assert one >= norm * (1.0 - UNDERSTATED), f"what is added has norm {norm}, it was told as {one}"
 
 
 def law_crossed_never_understates(left: Tensor, right: Tensor) -> None:
@@ -124,7 +128,7 @@ def test_in_float64_nothing_is_made_and_nothing_is_added():
     left = torch.randn(3, 9, 5, generator=generator, dtype=torch.float64)
     right = torch.randn(3, 9, 4, generator=generator, dtype=torch.float64)
     exact = torch.bmm(left.mT, right).flatten(1).square().sum(dim=1)
-    torch.testing.assert_close(kernels.ghost_squared_norms(left, right), exact, rtol=1e-13, atol=0.0)
+    torch.testing.assert_close(kernels.ghost_squared_norms(left, [right])[0], exact, rtol=1e-13, atol=0.0)
 
 
 @settings(max_examples=60)
@@ -148,7 +152,7 @@ def test_a_small_factor_may_meet_a_large_one(scale):
     left, right = left * scale, right * 1e17
     for one, other in ((left, right), (right, left)):
         norms = torch.bmm(one.double().mT, other.double()).flatten(1).norm(dim=1)
-        ghost = kernels.ghost_squared_norms(one, other).sqrt()
+        ghost = kernels.ghost_squared_norms(one, [other])[0].sqrt()
         assert bool((ghost >= norms * (1.0 - UNDERSTATED) - 1e-14).all())
         single = kernels.outer_squared_norms(one[:, 0], other[:, 0]).sqrt()
         torch.testing.assert_close(single, one[:, 0].double().norm(dim=1) * other[:, 0].double().norm(dim=1))
@@ -158,6 +162,6 @@ def test_a_small_factor_may_meet_a_large_one(scale):
 def test_what_is_not_finite_is_told(value):
     left, right = torch.ones(3, 4, 5), torch.ones(3, 4, 6)
     left[1, 2, 3] = value
-    told = kernels.ghost_squared_norms(left, right).isfinite()
+    told = kernels.ghost_squared_norms(left, [right])[0].isfinite()
     assert told.tolist() == [True, False, True]
     assert kernels.squared_norms(left.flatten(1)).isfinite().tolist() == [True, False, True]

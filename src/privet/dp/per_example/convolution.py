@@ -161,7 +161,7 @@ class _ConvolutionUse:
         norms = []
         for start in range(0, len(inputs), block):
             columns = self._shape.unfolded(inputs[start : start + block], places.shape[1], room)
-            norms.append(kernels.ghost_squared_norms(places[start : start + block], columns.mT))
+            norms += kernels.ghost_squared_norms(places[start : start + block], [columns.mT])
         return torch.cat(norms)
 
     def _make(self, inputs: Tensor, grad: Tensor, out: Tensor, room: Room) -> None:

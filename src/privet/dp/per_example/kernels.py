@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ghost_squared_norms",
     "outer",
     "outer_squared_norms",
+    "product",
     "remade",
     "scaled",
     "squared_norms",
@@ -28,6 +30,8 @@ _FINE = 1e-5  # relative error of a squared norm that needs no margin
 _COARSE = 1e-2  # relative error at which the gradient itself is looked at
 _ROUNDINGS = 8.0  # by which a sum of products may be off, relative to what it is if nothing cancels; measured
 _AGAIN = 1.5  # roundings, times the root of the positions, by which a gradient may differ when it is made again
+_PLACES = 1 << 10  # rows from which a product may be a convolution
+_PRODUCTS = 1 << 22  # multiplications below which it is not worth the call
 _GRAM_NUMBERS = 1 << 22  # numbers in a block of Gram matrices
 _ROW = 1 << 13  # squares added up in float32 before float64 goes on: a million of them would lose a thousandth
 _LOST = 1e-19  # below this norm squares get lost in float32
@@ -92,7 +96,46 @@ def add_weighted_outer(out: Tensor, left: Tensor, right: Tensor, weights: Tensor
         left = scaled(left, weights)
     else:
         right = scaled(right, weights)
-    torch.addmm(out, left.flatten(0, 1).t(), right.flatten(0, 1), out=out)
+    if left.transpose(0, 1).is_contiguous():  # positions first, as recurrences have them: any order gives the sum
+        left, right = left.transpose(0, 1), right.transpose(0, 1)
+    rows, columns = left.flatten(0, 1), right.flatten(0, 1)
+    if not _fits_convolution(rows, columns.shape[1]):
+        torch.addmm(out, rows.t(), columns, out=out)
+        return
+    shape = out.new_empty(()).expand(*out.shape, 1, 1)
+    once, none = (1, 1), (0, 0)
+    out.add_(
+        torch.ops.aten.convolution_backward(
+            _image(rows), _image(columns), shape, None, once, none, once, False, none, 1, (False, True, False)
+        )[1].view_as(out)
+    )
+
+
+def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What a linear layer gives, (N, p), for rows (N, q), weight (p, q) and bias (p,)."""
+    if not _fits_convolution(rows, len(weight)):
+        return F.linear(rows, weight, bias)
+    found = torch.conv2d(_image(rows), weight.unsqueeze(2).unsqueeze(3), bias)
+    return found.permute(0, 2, 3, 1).reshape(len(rows), -1)
+
+
+def _fits_convolution(rows: Tensor, columns: int) -> bool:
+    """Whether a convolution with a kernel of one place does a large product in less time, which is oneDNN's then.
+
+    Products of float32 are MKL's otherwise, which takes twice as long on some processors.
+    """
+    return (
+        rows.dtype == torch.float32
+        and rows.is_cpu
+        and len(rows) >= _PLACES
+        and rows.numel() * columns >= _PRODUCTS
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    )
+
+
+def _image(rows: Tensor) -> Tensor:
+    """Rows (N, q) as one image of N places and q channels, which lie last in memory."""
+    return rows.reshape(1, len(rows), 1, -1).permute(0, 3, 1, 2)  # (1, q, N, 1)
 
 
 def outer(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
@@ -102,7 +145,7 @@ def outer(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.bmm(left.mT, right, out=out)
 
 
-def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
+def ghost_squared_norms(left: Tensor, rights: Sequence[Tensor]) -> list[Tensor]:
     r"""The squared norm of each :math:`\sum_t l_{bt} r_{bt}^T` from two Gram matrices, without making it.
 
     .. math:: \|G_b\|^2 = \sum_{t,s} (l_{bt} \cdot l_{bs}) (r_{bt} \cdot r_{bs})
@@ -114,10 +157,10 @@ def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
 
     Args:
         left: (B, T, p).
-        right: (B, T, q).
+        rights: each (B, T, q); the Gram matrix of ``left`` serves all of them.
 
     Returns:
-        (B,) float64.
+        (B,) float64, for each of ``rights``.
 
     References:
         Goodfellow, "Efficient per-example gradient computations", 2015; Li et al., "Large language models can be
@@ -125,13 +168,17 @@ def ghost_squared_norms(left: Tensor, right: Tensor) -> Tensor:
     """
     examples, positions = left.shape[:2]
     block = max(1, _GRAM_NUMBERS // max(1, positions * positions))
-    return torch.cat(
-        [_ghost(left[start : start + block], right[start : start + block]) for start in range(0, examples, block)]
-    )
+    found: list[list[Tensor]] = [[] for _ in rights]
+    for start in range(0, examples, block):
+        some = slice(start, start + block)
+        gram = torch.bmm(left[some], left[some].mT)
+        for norms, right in zip(found, rights, strict=True):
+            norms.append(_ghost(left[some], right[some], gram))
+    return [torch.cat(norms) for norms in found]
 
 
-def _ghost(left: Tensor, right: Tensor) -> Tensor:
-    result, most, doubtful = _of_grams(torch.bmm(left, left.mT), torch.bmm(right, right.mT))
+def _ghost(left: Tensor, right: Tensor, left_gram: Tensor) -> Tensor:
+    result, most, doubtful = _of_grams(left_gram, torch.bmm(right, right.mT))
     if bool(doubtful.any()):
         rows = doubtful.nonzero().flatten()
         made = [squared_norms(outer(left[row, None], right[row, None]).flatten(1)) for row in rows.tolist()]

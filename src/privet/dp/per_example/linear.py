@@ -20,86 +20,109 @@ _GHOST_UNKEPT = 1.0  # the same where the gradient would have to be made again f
 
 
 class LinearUse:
-    r"""Per example :math:`G_b = \sum_t g_{bt} x_{bt}^T` for the weight and :math:`\sum_t g_{bt}` for the bias."""
+    r"""Of :math:`y = \sum_i W_i x_i + \sum_j b_j`: per example :math:`G_b = \sum_t g_{bt} x_{bt}^T` for each weight.
 
-    def __init__(self, weight: Part | None, bias: Part | None, inputs: Tensor, grad: Tensor) -> None:
-        """Take inputs (B, T, q) and output gradients (B, T, p), of the dtype that sums are made in."""
-        self.parts: Sequence[Part] = [part for part in (weight, bias) if part is not None]
-        self._weight, self._bias = weight, bias
+    And :math:`\sum_t g_{bt}` for each bias. What is not trained is left out.
+    """
+
+    def __init__(
+        self, weights: Sequence[tuple[Part, slice]], biases: Sequence[Part], inputs: Tensor, grad: Tensor
+    ) -> None:
+        """Take weights, each with the columns that it has of the inputs (B, T, q), and output gradients (B, T, p)."""
+        self.parts: Sequence[Part] = [*(part for part, _ in weights), *biases]
+        self._columns = [columns for _, columns in weights]
+        self._biases = len(biases)
         self._inputs: Tensor | None = inputs
         self._grad: Tensor | None = grad
-        self._kept: Tensor | None = None
+        self._kept: Tensor | None = None  # (B, p, q)
         self._bias_rows: Tensor | None = None  # (B, p)
-        if bias is not None:
+        if biases:
             self._bias_rows = grad[:, 0] if grad.shape[1] == 1 else grad.sum(dim=1)
 
     def squared_norms(self, room: Room) -> list[Tensor]:  # noqa: D102
-        found = []
-        if self._weight is not None:
-            found.append(self._weight_norms(room))
+        found = self._weight_norms(room) if self._columns else []
         if self._bias_rows is not None:
-            found.append(kernels.squared_norms(self._bias_rows))
+            found += [kernels.squared_norms(self._bias_rows)] * self._biases
         return found
 
-    def _weight_norms(self, room: Room) -> Tensor:
+    def _weight_norms(self, room: Room) -> list[Tensor]:
         inputs, grad = self._pair()
         examples, positions, q = inputs.shape
         p = grad.shape[2]
         if positions == 1:
-            return kernels.outer_squared_norms(grad[:, 0], inputs[:, 0])
+            return [kernels.outer_squared_norms(grad[:, 0], one[:, 0]) for one in self._each(inputs)]
         ghost = positions * (p + q) / (p * q)
         if ghost < _GHOST:
-            return kernels.ghost_squared_norms(grad, inputs)
+            return kernels.ghost_squared_norms(grad, self._each(inputs))
         kept = room.keep(examples, p, q)
         if kept is not None:
             self._kept = kernels.outer(grad, inputs, kept)
             self._inputs = self._grad = None
-            return kernels.squared_norms(self._kept.flatten(1))
+            return self._norms_of(self._kept)
         if ghost < _GHOST_UNKEPT:
-            return kernels.ghost_squared_norms(grad, inputs)
+            return kernels.ghost_squared_norms(grad, self._each(inputs))
         block = max(1, (1 << 22) // (p * q))
-        norms = []
+        blocks = []
         for start in range(0, examples, block):
             stop = min(start + block, examples)
             made = kernels.outer(grad[start:stop], inputs[start:stop], room.scratch(stop - start, p, q))
-            norms.append(kernels.squared_norms(made.flatten(1)))
-        return kernels.remade(torch.cat(norms), self.most_norms()[0], positions, inputs.dtype)
+            blocks.append(self._norms_of(made))
+        norms = [torch.cat(one) for one in zip(*blocks, strict=True)]
+        most = self.most_norms()[: len(norms)]
+        return [kernels.remade(one, top, positions, inputs.dtype) for one, top in zip(norms, most, strict=True)]
+
+    def _each(self, values: Tensor) -> list[Tensor]:
+        """The last axis in the columns of each weight."""
+        return [values[..., columns] for columns in self._columns]
+
+    def _norms_of(self, made: Tensor) -> list[Tensor]:
+        return [kernels.squared_norms(one.flatten(1)) for one in self._each(made)]
 
     def most_norms(self) -> list[Tensor]:  # noqa: D102
         inputs, grad = self._pair()
-        norms = [torch.linalg.vector_norm(values, dim=2, dtype=torch.float64) for values in (inputs, grad)]  # (B, T)
-        found = [] if self._weight is None else [(norms[0] * norms[1]).sum(dim=1)]
-        return found if self._bias is None else [*found, norms[1].sum(dim=1)]
+        top: Tensor = torch.linalg.vector_norm(grad, dim=2, dtype=torch.float64)  # (B, T)
+        found = [
+            (torch.linalg.vector_norm(one, dim=2, dtype=torch.float64) * top).sum(dim=1) for one in self._each(inputs)
+        ]
+        return found + [top.sum(dim=1)] * self._biases
 
     def factors(self) -> list[Factors | None]:  # noqa: D102
         found: list[Factors | None] = []
-        if self._weight is not None:
+        if self._columns:
             inputs, grad = self._pair()
-            found.append(Factors(grad, inputs))
+            found += [Factors(grad, one) for one in self._each(inputs)]
         if self._bias_rows is not None:
-            found.append(_one_factor(self._bias_rows))
+            found += [_one_factor(self._bias_rows)] * self._biases
         return found
 
     def add_to(self, views: Sequence[Tensor], weights: Sequence[Tensor], room: Room) -> None:  # noqa: D102
-        if self._weight is not None:
-            if self._kept is not None:
-                kernels.add_weighted_rows(views[0], self._kept, weights[0])
-            else:
-                inputs, grad = self._pair()
-                kernels.add_weighted_outer(views[0], grad, inputs, weights[0])
+        count = len(self._columns)
+        if self._kept is not None:
+            for one, view, clip in zip(self._each(self._kept), views[:count], weights[:count], strict=True):
+                kernels.add_weighted_rows(view, one, clip)
+        elif len({part.slot.group for part in self.parts[:count]}) == 1 < count:  # one product for all
+            inputs, grad = self._pair()
+            together = grad.new_zeros(grad.shape[2], inputs.shape[2])
+            kernels.add_weighted_outer(together, grad, inputs, weights[0])
+            for one, view in zip(self._each(together), views[:count], strict=True):
+                view.add_(one)
+        elif count:
+            inputs, grad = self._pair()
+            for one, view, clip in zip(self._each(inputs), views[:count], weights[:count], strict=True):
+                kernels.add_weighted_outer(view, grad, one, clip)
         if self._bias_rows is not None:
-            kernels.add_weighted_rows(views[-1], self._bias_rows, weights[-1])
+            for view, clip in zip(views[count:], weights[count:], strict=True):
+                kernels.add_weighted_rows(view, self._bias_rows, clip)
 
     def per_example(self, start: int, stop: int) -> list[Tensor]:  # noqa: D102
         found = []
-        if self._weight is not None:
-            if self._kept is not None:
-                found.append(self._kept[start:stop])
-            else:
-                inputs, grad = self._pair()
-                found.append(kernels.outer(grad[start:stop], inputs[start:stop]))
+        if self._kept is not None:
+            found = self._each(self._kept[start:stop])
+        elif self._columns:
+            inputs, grad = self._pair()
+            found = self._each(kernels.outer(grad[start:stop], inputs[start:stop]))
         if self._bias_rows is not None:
-            found.append(self._bias_rows[start:stop])
+            found += [self._bias_rows[start:stop]] * self._biases
         return found
 
     def clear(self, rows: Tensor) -> None:  # noqa: D102
@@ -138,11 +161,14 @@ class LinearRule:
         self, inputs: Tensor, extras: tuple[Tensor, ...], grad: Tensor, wants_input: bool
     ) -> tuple[Tensor | None, Use]:
         weight = self._values[0].detach()
-        by_input = grad.matmul(weight.to(grad.dtype)) if wants_input else None
         rows, columns = len(inputs), weight.shape
+        by_input = None
+        if wants_input:
+            flat = grad.reshape(-1, columns[0])
+            by_input = kernels.product(flat, weight.to(grad.dtype).t()).view(*grad.shape[:-1], columns[1])
         return by_input, LinearUse(
-            self._weight,
-            self._bias,
+            [] if self._weight is None else [(self._weight, slice(None))],
+            [] if self._bias is None else [self._bias],
             inputs.to(weight.dtype).reshape(rows, -1, columns[1]),
             grad.to(weight.dtype).reshape(rows, -1, columns[0]),
         )

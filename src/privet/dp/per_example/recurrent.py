@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from privet.dp.per_example import kernels
 from privet.dp.per_example.linear import LinearUse
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
@@ -32,13 +33,14 @@ class _Direction:
 
     def __init__(self, name: str, module: Recurrent, suffix: str, part: PartOf) -> None:
         self.name, self.module, self._suffix = name, module, suffix
+        self._inputs: int = getattr(module, f"weight_ih_{suffix}").shape[1]
         self._parts = {key: part(f"{key}_{suffix}") for key in _KEYS}
         self.parts: Sequence[Part] = [one for one in self._parts.values() if one is not None]
 
-    def weights(self, dtype: torch.dtype | None = None) -> list[Tensor]:
+    def weights(self) -> list[Tensor]:
         """Those that there are, in the order that PyTorch takes them, cut off from the graph."""
         found = [getattr(self.module, f"{key}_{self._suffix}", None) for key in _KEYS]
-        return [one.detach() if dtype is None else one.detach().to(dtype) for one in found if one is not None]
+        return [one.detach() for one in found if one is not None]
 
     def run(self, inputs: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Outputs (B, T, H) from inputs (B, T, I) and states (B, H); of an LSTM the last cell (B, H), too."""
@@ -51,22 +53,29 @@ class _Direction:
         run = {"GRU": "gru", "RNN_TANH": "rnn_tanh", "RNN_RELU": "rnn_relu"}[kind]
         return (getattr(torch._VF, run)(inputs, begun[0], self.weights(), *options)[0],)
 
-    def uses(self, inputs: Tensor, before: Tensor, by_input: Tensor, by_state: Tensor) -> list[Use]:
-        """Of the weights on inputs and on outputs one step earlier, each with the gradients of the sums it is in."""
-        part = self._parts
-        found: list[Use] = []
-        for weight, bias, values, grad in (
-            (part["weight_ih"], part["bias_ih"], inputs, by_input),
-            (part["weight_hh"], part["bias_hh"], before, by_state),
-        ):
-            if weight is not None or bias is not None:
-                found.append(LinearUse(weight, bias, values, grad))
-        return found
+    def uses(self, both: Tensor, grad: Tensor) -> list[Use]:
+        """Of what is summed up: weights on inputs and outputs one step earlier, ``both`` next to each other, biases."""
+        columns = {"weight_ih": slice(None, self._inputs), "weight_hh": slice(self._inputs, None)}
+        return self._use(columns, ("bias_ih", "bias_hh"), both, grad)
+
+    def uses_apart(self, both: Tensor, by_input: Tensor, by_state: Tensor) -> list[Use]:
+        """The same where the sum of the inputs has another gradient than that of the outputs one step earlier."""
+        return [
+            *self._use({"weight_ih": slice(None, self._inputs)}, ("bias_ih",), both, by_input),
+            *self._use({"weight_hh": slice(self._inputs, None)}, ("bias_hh",), both, by_state),
+        ]
 
     def projection_use(self, inputs: Tensor, grad: Tensor) -> list[Use]:
         """Of the projection from what an LSTM would answer to what it answers."""
-        weight = self._parts["weight_hr"]
-        return [] if weight is None else [LinearUse(weight, None, inputs, grad)]
+        return self._use({"weight_hr": slice(None)}, (), inputs, grad)
+
+    def _use(self, columns: dict[str, slice], biases: Sequence[str], inputs: Tensor, grad: Tensor) -> list[Use]:
+        weights = [(part, some) for key, some in columns.items() if (part := self._parts[key]) is not None]
+        moved = [part for key in biases if (part := self._parts[key]) is not None]
+        if len(weights) == 1:  # nothing is made for one that is frozen
+            part, some = weights[0]
+            weights, inputs = [(part, slice(None))], inputs[..., some]
+        return [LinearUse(weights, moved, inputs, grad)] if weights or moved else []
 
 
 class _Call(torch.autograd.Function):
@@ -109,27 +118,29 @@ class _Times:
     """The inputs and outputs of a layer with time first, as the walk through time reads them."""
 
     def __init__(self, weights: list[Tensor], inputs: Tensor, outputs: Tensor, first: Tensor) -> None:
-        self.inputs = inputs.transpose(0, 1).contiguous()  # (T, B, I)
-        self.before = torch.cat([first.unsqueeze(0), outputs.transpose(0, 1)[:-1]])  # (T, B, H), one step earlier
+        before = torch.cat([first.unsqueeze(0), outputs.transpose(0, 1)[:-1]])  # (T, B, H), one step earlier
+        self.both = torch.cat([inputs.transpose(0, 1), before], dim=2)  # (T, B, I + H)
+        self.inputs, self.before = self.both[..., : inputs.shape[2]], self.both[..., inputs.shape[2] :]
         self._weights = weights
 
-    def uses(self, direction: _Direction, by_input: Tensor, by_state: Tensor) -> tuple[Tensor, list[Use]]:
-        """The inputs' gradient (B, T, I) and the weights' uses, from the gradients (T, B, n H) of both sums."""
-        flat = by_input.flatten(0, 1) @ self._weights[0]
-        found = flat.view_as(self.inputs).transpose(0, 1)
-        return found, direction.uses(*(one.transpose(0, 1) for one in (self.inputs, self.before, by_input, by_state)))
+    def by_input(self, grad: Tensor) -> Tensor:
+        """The inputs' gradient (B, T, I), from that of their sums (T, B, n H)."""
+        found = kernels.product(grad.flatten(0, 1), self._weights[0].t())
+        return found.view_as(self.inputs).transpose(0, 1)
 
     def sums(self) -> Tensor:
         """Of both with all biases, (T, B, n H)."""
         biases = self._weights[2:4]
-        made = F.linear(self.inputs, self._weights[0], biases[0] + biases[1] if len(biases) == 2 else None)
-        made.flatten(0, 1).addmm_(self.before.flatten(0, 1), self._weights[1].t())
-        return made
+        return _linear(self.both, torch.cat(self._weights[:2], dim=1), biases[0] + biases[1] if biases else None)
 
     def sums_apart(self) -> tuple[Tensor, Tensor]:
         """Of the inputs and of the outputs one step earlier, each with its bias, (T, B, n H)."""
-        biases = self._weights[2:4] if len(self._weights) > 2 else [None, None]
-        return F.linear(self.inputs, self._weights[0], biases[0]), F.linear(self.before, self._weights[1], biases[1])
+        biases: Sequence[Tensor | None] = self._weights[2:4] or (None, None)
+        return _linear(self.inputs, self._weights[0], biases[0]), _linear(self.before, self._weights[1], biases[1])
+
+
+def _linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return kernels.product(values.flatten(0, 1), weight, bias).view(*values.shape[:2], -1)
 
 
 def _plain_back(
@@ -141,12 +152,11 @@ def _plain_back(
     slope = 1.0 - outputs.square() if direction.module.mode == "RNN_TANH" else (outputs > 0.0).to(outputs.dtype)
     slope, grad = slope.transpose(0, 1), grads[0].transpose(0, 1)
     made = torch.empty_like(times.before)
-    later: Tensor = torch.zeros_like(first)
+    here: Tensor = grad[-1]
     for step in reversed(range(len(made))):
-        torch.mul(grad[step] + later, slope[step], out=made[step])
-        later = made[step] @ weights[1]
-    by_input, uses = times.uses(direction, made, made)
-    return by_input, [later], uses
+        torch.mul(here, slope[step], out=made[step])
+        here = torch.addmm(grad[step - 1], made[step], weights[1]) if step else made[step] @ weights[1]
+    return times.by_input(made), [here], direction.uses(times.both.transpose(0, 1), made.transpose(0, 1))
 
 
 def _gated_back(
@@ -172,8 +182,9 @@ def _gated_back(
         here = torch.add(grad[step], later, out=arrived[step])
         torch.mul(here.unsqueeze(1), slopes[step], out=made[step])
         later = torch.addmm(here * update[step], flat[step], weights[1])
-    by_input, uses = times.uses(direction, torch.cat([flat[..., : 2 * size], arrived * by_new], dim=2), flat)
-    return by_input, [later], uses
+    by_sum = torch.cat([flat[..., : 2 * size], arrived * by_new], dim=2)
+    uses = direction.uses_apart(times.both.transpose(0, 1), by_sum.transpose(0, 1), flat.transpose(0, 1))
+    return times.by_input(by_sum), [later], uses
 
 
 def _lstm_back(
@@ -184,39 +195,37 @@ def _lstm_back(
     projection = weights[-1] if direction.module.proj_size else None
     times, size = _Times(weights if projection is None else weights[:-1], inputs, outputs, first), cell.shape[1]
     gates = times.sums().view(*times.before.shape[:2], 4, size)
-    into, keep, new, out = gates.unbind(2)
-    gates[:, :, :2].sigmoid_()
-    new.tanh_()
-    out.sigmoid_()
-    added = into * new
+    into, forget, new, out = gates.unbind(2)
+    new.mul_(2.0)
+    gates.sigmoid_()
+    new.mul_(2.0).sub_(1.0)  # tanh by way of the sigmoid function, which takes a fifth of its time
+    keep, added = forget.contiguous(), into * new
     cells = torch.cat([cell.unsqueeze(0), torch.empty_like(added)])
-    for step in range(len(added)):
-        torch.addcmul(added[step], keep[step], cells[step], out=cells[step + 1])
-    last = cells[1:].tanh()
+    walk = list(cells.unbind())
+    for step, (more, kept) in enumerate(zip(added.unbind(), keep.unbind(), strict=True)):
+        torch.addcmul(more, kept, walk[step], out=walk[step + 1])
+    last = (2.0 * cells[1:]).sigmoid_().mul_(2.0).sub_(1.0)  # tanh
     hidden = out * last
-    slopes = torch.empty_like(
-        gates
-    )  # of the first three relative to the cell's gradient, of the fourth to the output's
-    torch.addcmul(added, added, into, value=-1.0, out=slopes[:, :, 0])
-    torch.mul(cells[:-1], torch.addcmul(keep, keep, keep, value=-1.0), out=slopes[:, :, 1])
-    torch.addcmul(into, added, new, value=-1.0, out=slopes[:, :, 2])
-    torch.addcmul(hidden, hidden, out, value=-1.0, out=slopes[:, :, 3])
     through = torch.addcmul(out, hidden, last, value=-1.0)
-    made = torch.empty_like(slopes)
-    arrived = torch.empty_like(times.before)
-    grad, flat = grads[0].transpose(0, 1), made.flatten(2)
+    # In the gates' place their sums' slopes: three relative to the cell's gradient, the fourth to the output's.
+    torch.addcmul(into, added, new, value=-1.0, out=new)
+    torch.addcmul(added, added, into, value=-1.0, out=into)
+    torch.mul(cells[:-1], torch.addcmul(keep, keep, keep, value=-1.0), out=forget)
+    torch.addcmul(hidden, hidden, out, value=-1.0, out=out)
+    arrived, flat = torch.empty_like(times.before), gates.flatten(2)
     later, by_cell = torch.zeros_like(first), grads[1]
-    for step in reversed(range(len(made))):
-        here = torch.add(grad[step], later, out=arrived[step])
-        here = here if projection is None else here @ projection
-        by_cell = torch.addcmul(by_cell, here, through[step])
-        torch.mul(by_cell.unsqueeze(1), slopes[step, :, :3], out=made[step, :, :3])
-        torch.mul(here, slopes[step, :, 3], out=made[step, :, 3])
-        by_cell = by_cell * keep[step]
-        later = flat[step] @ weights[1]
-    by_input, uses = times.uses(direction, flat, flat)
+    walks = [one.unbind() for one in (grads[0].transpose(0, 1), arrived, through, keep, gates[:, :, :3], out, flat)]
+    for grad, here, by_last, kept, inner, outer, sums in reversed(list(zip(*walks, strict=True))):
+        torch.add(grad, later, out=here)
+        by_output = here if projection is None else here @ projection
+        by_cell = torch.addcmul(by_cell, by_output, by_last)
+        inner.mul_(by_cell.unsqueeze(1))  # in the slopes' place the gradients of the sums
+        outer.mul_(by_output)
+        by_cell = by_cell * kept
+        later = sums @ weights[1]
+    uses = direction.uses(times.both.transpose(0, 1), flat.transpose(0, 1))
     uses += direction.projection_use(hidden.transpose(0, 1), arrived.transpose(0, 1))
-    return by_input, [later, by_cell], uses
+    return times.by_input(flat), [later, by_cell], uses
 
 
 _BACK: dict[str, Back] = {"RNN_TANH": _plain_back, "RNN_RELU": _plain_back, "GRU": _gated_back, "LSTM": _lstm_back}
