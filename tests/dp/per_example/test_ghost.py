@@ -36,12 +36,12 @@ def law_never_understates(left: Tensor, right: Tensor) -> None:
         one = told[index].sqrt().item()
         assert one >= norm * (1.0 - UNDERSTATED), f"the norm is {norm}, it was told as {one}"
         assert one <= norm * (1.0 + OVERSTATED) + rounding[index].item(), f"the norm is {norm}, it was told as {one}"
-        for places in (kernels._PLACES, 1):  # as it is, and by a convolution
+        for least in (1 << 60, 1):  # as a product, and as a convolution
             added = left.new_zeros(left.shape[2], right.shape[2])
             alone = left[index, None], right[index, None]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(kernels, "_PLACES", places)
-                patch.setattr(kernels, "_PRODUCTS", places)
+                patch.setattr(kernels, "_PLACES_TURNED", least)
+                patch.setattr(kernels, "_PRODUCTS", least)
                 kernels.add_weighted_outer(added, *alone, torch.ones(1))
             norm = added.double().norm().item()
             assert one >= norm * (1.0 - UNDERSTATED), f"what is added has norm {norm}, it was told as {one}"

@@ -30,7 +30,8 @@ _FINE = 1e-5  # relative error of a squared norm that needs no margin
 _COARSE = 1e-2  # relative error at which the gradient itself is looked at
 _ROUNDINGS = 8.0  # by which a sum of products may be off, relative to what it is if nothing cancels; measured
 _AGAIN = 1.5  # roundings, times the root of the positions, by which a gradient may differ when it is made again
-_PLACES = 1 << 10  # rows from which a product may be a convolution
+_PLACES = 1 << 8  # rows from which a product may be a convolution
+_PLACES_TURNED = 1 << 10  # the same where a factor is not in the order that it takes
 _PRODUCTS = 1 << 22  # multiplications below which it is not worth the call
 _GRAM_NUMBERS = 1 << 22  # numbers in a block of Gram matrices
 _ROW = 1 << 13  # squares added up in float32 before float64 goes on: a million of them would lose a thousandth
@@ -99,7 +100,7 @@ def add_weighted_outer(out: Tensor, left: Tensor, right: Tensor, weights: Tensor
     if left.transpose(0, 1).is_contiguous():  # positions first, as recurrences have them: any order gives the sum
         left, right = left.transpose(0, 1), right.transpose(0, 1)
     rows, columns = left.flatten(0, 1), right.flatten(0, 1)
-    if not _fits_convolution(rows, columns.shape[1]):
+    if not _fits_convolution(rows, columns.shape[1], _PLACES_TURNED):
         torch.addmm(out, rows.t(), columns, out=out)
         return
     shape = out.new_empty(()).expand(*out.shape, 1, 1)
@@ -113,13 +114,13 @@ def add_weighted_outer(out: Tensor, left: Tensor, right: Tensor, weights: Tensor
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """What a linear layer gives, (N, p), for rows (N, q), weight (p, q) and bias (p,)."""
-    if not _fits_convolution(rows, len(weight)):
+    if not _fits_convolution(rows, len(weight), _PLACES if weight.is_contiguous() else _PLACES_TURNED):
         return F.linear(rows, weight, bias)
     found = torch.conv2d(_image(rows), weight.unsqueeze(2).unsqueeze(3), bias)
     return found.permute(0, 2, 3, 1).reshape(len(rows), -1)
 
 
-def _fits_convolution(rows: Tensor, columns: int) -> bool:
+def _fits_convolution(rows: Tensor, columns: int, places: int) -> bool:
     """Whether a convolution with a kernel of one place does a large product in less time, which is oneDNN's then.
 
     Products of float32 are MKL's otherwise, which takes twice as long on some processors.
@@ -127,7 +128,7 @@ def _fits_convolution(rows: Tensor, columns: int) -> bool:
     return (
         rows.dtype == torch.float32
         and rows.is_cpu
-        and len(rows) >= _PLACES
+        and len(rows) >= places
         and rows.numel() * columns >= _PRODUCTS
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )

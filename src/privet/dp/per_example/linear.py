@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privet.dp.per_example import kernels
@@ -154,8 +153,10 @@ class LinearRule:
         self.parts: Sequence[Part] = [part for part in parts if part is not None]
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:  # noqa: D102
-        weight, bias = self._values
-        return F.linear(inputs, weight.detach(), None if bias is None else bias.detach()), ()
+        weight, bias = (None if value is None else value.detach() for value in self._values)
+        assert weight is not None
+        flat = kernels.product(inputs.reshape(-1, inputs.shape[-1]), weight, bias)
+        return flat.view(*inputs.shape[:-1], len(weight)), ()
 
     def backward(  # noqa: D102
         self, inputs: Tensor, extras: tuple[Tensor, ...], grad: Tensor, wants_input: bool
