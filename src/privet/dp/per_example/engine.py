@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
+from privet.dp.per_example.precision import full_precision
 from privet.dp.per_example.rules import handlers, refuse
 from privet.dp.per_example.slots import Slot, lay_out
 from privet.dp.per_example.tape import Handler, Tape
@@ -58,7 +59,7 @@ class Gradients:
             weights = weights.masked_fill(bad, 0.0)
             for use in self._uses:
                 use.clear(bad)
-        with torch.no_grad(), torch.autocast(flat.device.type, enabled=False):
+        with torch.no_grad(), full_precision(flat.device.type):
             for use in self._uses:
                 views = [part.view(flat) for part in use.parts]
                 use.add_to(views, [weights[part.slot.group] for part in use.parts], self._room)
@@ -130,7 +131,7 @@ class Engine:
                 self._check_paths(losses)
                 tape.start_backward()
                 torch.autograd.backward(losses, torch.ones_like(losses), inputs=[self._anchor])
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(self._anchor.device.type):
             tape.finish()
         return Gradients(tape, losses.detach(), self._room, self.slots)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from privet.dp.per_example import kernels
+from privet.dp.per_example.precision import full_precision
 from privet.dp.per_example.slots import Part, Slot
 from privet.dp.per_example.use import Room, Use
 from privet.errors import PrivateTrainingError, UnsupportedLayerError
@@ -110,7 +111,9 @@ class Tape:
         if any(id(part.slot) in self._shared for part in use.parts):
             self._waiting.append(use)
             return
-        for part, squares in zip(use.parts, use.squared_norms(self._room), strict=True):
+        with full_precision(self.anchor.device.type):
+            found = use.squared_norms(self._room)
+        for part, squares in zip(use.parts, found, strict=True):
             self.squares[part.slot.group] += squares
 
     def finish(self) -> None:
