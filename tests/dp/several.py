@@ -1,11 +1,14 @@
-"""Two processes that train one model together; each scenario says what it saw, a dictionary a rank."""
+"""Processes that train one model together; each scenario says what it saw, a dictionary a rank."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +269,112 @@ class _Records:
         return (found + torch.randn(6, dtype=torch.float64) if self._noise else found), self._labels[index]
 
 
+def a_layer_that_is_not_known(folder: Path) -> dict[str, Any]:
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5) if dist.get_rank() else nn.Tanh())
+    return _said(lambda: dp.make_private(model, plan(), ledger=folder / "run.ledger"))
+
+
+def a_gradient_of_what_is_frozen(folder: Path) -> dict[str, Any]:
+    model = network()
+    model[0].requires_grad_(False)
+    if dist.get_rank():
+        model[0].weight.grad = torch.zeros_like(model[0].weight)
+    return _said(lambda: dp.make_private(model, plan(), ledger=folder / "run.ledger"))
+
+
+def a_plan_that_is_none(folder: Path) -> dict[str, Any]:
+    given: Any = plan() if dist.get_rank() else None
+    return _said(lambda: dp.make_private(network(), given, ledger=folder / "run.ledger"))
+
+
+def float16(folder: Path) -> dict[str, Any]:
+    def begin(model: nn.Module, step: int) -> Any:
+        half = dist.get_rank() == 1 and step == 2
+        return torch.autocast("cpu", dtype=torch.float16 if half else torch.bfloat16, enabled=half)
+
+    return _said(lambda: _steps(folder, begin))
+
+
+def still_weights(folder: Path) -> dict[str, Any]:
+    """Rank 1 takes warnings for errors."""
+
+    def begin(model: nn.Module, step: int) -> Any:
+        if dist.get_rank():
+            warnings.simplefilter("error")
+        return contextlib.nullcontext()
+
+    with warnings.catch_warnings():
+        return _said(lambda: _steps(folder, begin, moving=False))
+
+
+def a_record_that_cannot_be_read(folder: Path) -> dict[str, Any]:
+    """In rank 1, from step 2 on."""
+
+    class Broken(_Records):
+        def __getitem__(self, index: int) -> Any:
+            if dist.get_rank() and self.broken:
+                raise OSError("planted")
+            return super().__getitem__(index)
+
+    data = Broken(*records())
+    data.broken = False
+
+    def begin(model: nn.Module, step: int) -> Any:
+        data.broken = step == 2
+        return contextlib.nullcontext()
+
+    return _said(lambda: _steps(folder, begin, data))
+
+
+def open_ledger(folder: Path) -> dict[str, Any]:
+    """Rank 0 opened it itself, and the other gives none."""
+    model = network()
+    ledger = None if dist.get_rank() else Ledger.create(folder / "run.ledger", plan().relation, plan().unit)
+    steps = 0
+    with dp.make_private(model, plan(), ledger=ledger) as private:
+        for batch in private.batches(records()):
+            private.backward(loss_of(model), batch)
+            model[0].weight.detach().add_(0.0)
+            steps += 1
+    if ledger is not None:
+        steps = sum(event.count for event in ledger.events())
+        ledger.close()
+    return {"steps": steps}
+
+
+def no_ledger(folder: Path) -> dict[str, Any]:
+    return _said(lambda: dp.make_private(network(), plan(), ledger=None))
+
+
+def how_long_ranks_wait(folder: Path) -> dict[str, Any]:
+    private = dp.make_private(network(), plan(), ledger=folder / "run.ledger")
+    private.close()
+    group = private._ranks._group  # type: ignore[attr-defined]
+    return {"seconds": group._get_backend(torch.device("cpu")).options._timeout.total_seconds()}
+
+
+def _steps(folder: Path, begin: Callable[[nn.Module, int], Any], data: Any = None, moving: bool = True) -> None:
+    model = network().float()
+    inputs, labels = records()
+    given = (inputs.float(), labels) if data is None else data
+    chosen = plan(expected_batch_size=20)
+    with dp.make_private(model, chosen, ledger=folder / "run.ledger") as private:
+        for batch in private.batches(given):
+            with begin(model, private.step):
+                private.backward(lambda part: loss_of(model)((part[0].float(), part[1])), batch)
+            if moving:
+                model[0].weight.detach().add_(0.0)
+
+
+def _said(run: Callable[[], Any]) -> dict[str, Any]:
+    """The error of any kind."""
+    try:
+        run()
+    except Exception as error:
+        return {"said": f"{type(error).__name__}: {error}"}
+    return {}
+
+
 def _begin(folder: Path, data: _Records) -> None:
     collate = None if data.as_tensors else (lambda rows: tuple(np.stack(part) for part in zip(*rows, strict=True)))
     with dp.make_private(network(), plan(), ledger=folder / "run.ledger") as private:
@@ -413,7 +522,13 @@ def together(names: list[str], folder: Path) -> None:
     """One rank's main."""
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'meeting'}",
+        rank=rank,
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=timedelta(seconds=100),
+    )
     for name in names:
         here = folder / name
         here.mkdir(exist_ok=True)

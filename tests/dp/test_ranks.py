@@ -46,16 +46,30 @@ HARMLESS = (
     "other_arrays",
     "augmented",
     "augmented_in_another_order",
+    "a_layer_that_is_not_known",
+    "a_gradient_of_what_is_frozen",
+    "a_plan_that_is_none",
+    "float16",
+    "still_weights",
+    "a_record_that_cannot_be_read",
+    "open_ledger",
+    "no_ledger",
+    "how_long_ranks_wait",
     "own_sample",  # last: it changes the class
 )
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
 
 
-def run(folder: Path, *names: str) -> dict[str, list[dict[str, Any]]]:
-    """What both ranks saw of each scenario; an empty dictionary for one that died."""
+def run(folder: Path, *names: str, size: int = 2) -> dict[str, list[dict[str, Any]]]:
+    """What the ranks saw of each scenario; an empty dictionary for one that died."""
     command = [sys.executable, "-m", "tests.dp.several", str(folder), *names]
-    here = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))), "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [subprocess.Popen(command, env=here | {"RANK": str(rank)}, cwd=ROOT) for rank in (0, 1)]
+    here = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": str(size),
+    }
+    ranks = [subprocess.Popen(command, env=here | {"RANK": str(rank)}, cwd=ROOT) for rank in range(size)]
     try:
         for one in ranks:
             one.wait(timeout=120)
@@ -65,7 +79,7 @@ def run(folder: Path, *names: str) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [
             json.loads(path.read_text()) if path.exists() else {}
-            for path in (folder / name / f"{r}.json" for r in (0, 1))
+            for path in (folder / name / f"{rank}.json" for rank in range(size))
         ]
         for name in names
     }
@@ -202,6 +216,44 @@ def test_mistakes_of_one_rank_are_told_to_the_other(seen: Any) -> None:
     first, second = seen["changed_in_one"]
     assert "rank 1 could not take part in step 2" in first["said"]
     assert "the model was changed" in second["said"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "where", "own"),
+    [
+        ("a_layer_that_is_not_known", 1, "make_private", "UnsupportedLayerError: "),
+        ("a_gradient_of_what_is_frozen", 1, "the beginning", "PrivateTrainingError: frozen parameter"),
+        ("a_plan_that_is_none", 0, "make_private", "ArgumentError: plan"),
+        ("no_ledger", 0, "make_private", "ArgumentError: ledger"),
+        ("float16", 1, "step 2", "PrivateTrainingError: float16 autocast"),
+        ("still_weights", 1, "step 1", "UserWarning: no weight changed"),
+        ("a_record_that_cannot_be_read", 1, "step 2", "OSError: planted"),
+    ],
+)
+def test_what_fails_in_one_rank_lets_no_other_wait(seen: Any, name: str, rank: int, where: str, own: str) -> None:
+    mine, other = seen[name][rank]["said"], seen[name][1 - rank]["said"]
+    assert mine.startswith(own)
+    assert other.startswith(f"PrivateTrainingError: rank {rank} could not take part in {where}")
+
+
+def test_the_ledger_may_be_open_in_the_first_alone(seen: Any) -> None:
+    assert seen["open_ledger"] == [{"steps": 12}, {"steps": 12}]
+
+
+def test_ranks_wait_as_long_as_the_group_that_they_are_of(seen: Any) -> None:
+    assert seen["how_long_ranks_wait"] == [{"seconds": 100.0}] * 2
+
+
+def test_three_are_one_too(tmp_path: Path) -> None:
+    found = run(tmp_path, "without_noise", "noise_alone", "other_data", size=3)
+    alone = several.without_noise(tmp_path)
+    for one in found["without_noise"]:
+        assert one["weights"] == found["without_noise"][0]["weights"]
+        close(one["weights"], alone["weights"])
+    for one in found["noise_alone"]:
+        law_one_noise(one["stds"])
+    for one in found["other_data"]:
+        assert "the data set of rank 1, 2 is another" in one["said"]
 
 
 def test_the_ledger_is_with_the_first(seen: Any) -> None:

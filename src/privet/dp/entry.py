@@ -27,7 +27,7 @@ def make_private(
     model: nn.Module,
     plan: Plan,
     *,
-    ledger: str | Path | Ledger,
+    ledger: str | Path | Ledger | None,
     resume: Mapping[str, Any] | None = None,
     max_physical_batch: int | None = None,
     reserve_ahead: int = 16,
@@ -43,7 +43,7 @@ def make_private(
         model: its layers have to treat examples apart; see :func:`privet.dp.doctor`.
         plan: everything that decides the guarantee.
         ledger: where what is spent is recorded before it is: a file (made where there is none; one that exists is
-            added to, and all its runs count), or an open ledger.
+            added to, and all its runs count), or an open ledger. Of several ranks others than 0 may give None.
         resume: what :meth:`Private.state_dict` gave, from a checkpoint; the model's weights are loaded by the caller.
         max_physical_batch: most examples to go through the model at once; None to choose by the memory there is.
             Changes no guarantee, and the result by rounding alone.
@@ -52,7 +52,7 @@ def make_private(
         test_run: makes the run repeatable and **not private**; it is stamped so wherever it is reported.
         process_group: the ranks that train this model together; None for all, where ``torch.distributed`` runs. Each
             calls this with the same arguments and has all of the data; the model becomes that of rank 0, which alone
-            has the ledger.
+            has the ledger. Ranks wait for each other as long as those of the group do.
 
     Returns:
         What draws batches and takes private steps.
@@ -88,25 +88,36 @@ def make_private(
     References:
         Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
     """
-    given: object = plan
-    if not isinstance(given, Plan):
-        raise ArgumentError("plan", type(given).__name__, "a Plan", "The optimizer stays yours; it is not given.")
-    state: object = resume
-    if state is not None and not isinstance(state, Mapping):
-        raise ArgumentError("resume", state, "what private.state_dict() gave, from a checkpoint")
-    _check_count("max_physical_batch", max_physical_batch)
-    _check_count("reserve_ahead", reserve_ahead)
-    if resume is not None:
-        _check_state(resume, plan, test_run)
-    refuse_watched(model)
-    ranks = _ranks(model, plan, resume, test_run, ledger, process_group)
-    engine = _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
+    ranks = ranks_here(next((one.device for one in model.parameters()), torch.device("cpu")), process_group)
+
+    def prepare() -> Engine:
+        given: object = plan
+        if not isinstance(given, Plan):
+            raise ArgumentError("plan", type(given).__name__, "a Plan", "The optimizer stays yours; it is not given.")
+        state: object = resume
+        if state is not None and not isinstance(state, Mapping):
+            raise ArgumentError("resume", state, "what private.state_dict() gave, from a checkpoint")
+        if ledger is None and ranks.rank == 0:
+            raise ArgumentError(
+                "ledger", None, "a file, or an open ledger", "Other ranks than 0 alone may leave it out."
+            )
+        _check_count("max_physical_batch", max_physical_batch)
+        _check_count("reserve_ahead", reserve_ahead)
+        if resume is not None:
+            _check_state(resume, plan, test_run)
+        refuse_watched(model)
+        return _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
+
+    engine = ranks.each("make_private", prepare)
+    if ranks.size > 1:
+        _agree(ranks, model, plan, resume, test_run, ledger)
     head = None if resume is None else str(resume["ledger_head"])
     opened: Ledger | None = None
     books: Books | None = None
 
     def begin() -> None:
         nonlocal opened, books
+        assert ledger is not None
         opened = open_ledger(ledger, plan, head, test_run=test_run is not None)
         if resume is None:
             run = opened.begin_run(plan.digest, NOT_PRIVATE if test_run else "private training")
@@ -114,8 +125,7 @@ def make_private(
             run = opened.resume_run(plan.digest, int(resume["run"]))
         books = Books(opened, run, plan, reserve_ahead)
 
-    try:
-        ranks.of_first("the ledger's opening", begin)
+    def start() -> Private:
         private = Private(
             engine,
             plan,
@@ -125,39 +135,41 @@ def make_private(
             test_run=test_run,
             diagnostics=diagnostics,
         )
+        if resume is not None:
+            private.load_state_dict(resume)
+        return private
+
+    try:
+        ranks.of_first("the ledger's opening", begin)
+        private = ranks.each("the beginning", start)
     except BaseException:
         if opened is not None and opened is not ledger:
             opened.close()
         raise
     private._closes_ledger = opened is not ledger
-    if resume is not None:
-        private.load_state_dict(resume)
     return private
 
 
-def _ranks(
+def _agree(
+    ranks: Ranks,
     model: nn.Module,
     plan: Plan,
     resume: Mapping[str, Any] | None,
     test_run: TestRun | None,
-    ledger: str | Path | Ledger,
-    group: ProcessGroup | None,
-) -> Ranks:
-    """The ranks, with the same of everything; the model becomes that of the first."""
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    ranks = ranks_here(device, group)
-    if ranks.size == 1:
-        return ranks
+    ledger: str | Path | Ledger | None,
+) -> None:
+    """Refuse ranks that were given something else than rank 0; the model becomes that of rank 0."""
     values = [*model.named_parameters(), *model.named_buffers()]
     shapes = [(name, tuple(value.shape), str(value.dtype), value.requires_grad) for name, value in values]
     ranks.same("the plan", plan.digest)
     ranks.same("the model", repr(shapes))
     ranks.same("test_run", repr(test_run))
-    ranks.same("the ledger", "an open one" if isinstance(ledger, Ledger) else str(ledger))
+    mine = "an open one" if isinstance(ledger, Ledger) else str(ledger)
+    first = ranks.of_first("the ledger", lambda: mine)
+    ranks.same("the ledger", first if ledger is None else mine)
     ranks.same("resume", json.dumps(None if resume is None else dict(resume), sort_keys=True, default=str))
     for _, value in values:
         ranks.take_over(value)
-    return ranks
 
 
 def _engine(model: nn.Module, plan: Plan) -> Engine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from privet.accounting.bound import Bound
 from privet.accounting.ledger import Ledger
 from privet.checkpoints.random_states import global_states, set_global_states
-from privet.dp.batches import Batch, DataSource, data_source, digests_of
+from privet.dp.batches import Batch, DataSource, data_source
 from privet.dp.books import NOT_PRIVATE, Books
 from privet.dp.clipping import ClippingState
 from privet.dp.diagnostics import Diagnostics
@@ -30,15 +28,13 @@ from privet.dp.physical import largest_batch
 from privet.dp.plan import Plan
 from privet.dp.probe import probe
 from privet.dp.ranks import Ranks
+from privet.dp.same_data import refuse_other_data
 from privet.dp.sampling import PoissonSampler
 from privet.dp.statement import Statement
 from privet.dp.step import Release, Step
 from privet.errors import ArgumentError, CheckpointError, LedgerError, PrivateTrainingError
 
 __all__ = ["Private", "Spent", "TestRun"]
-
-_PIECE = 32  # of them at a time
-_LOOKED_AT = 1_024  # records, at random, by which ranks see whether they have the same data
 
 
 @dataclass(frozen=True)
@@ -217,18 +213,9 @@ class Private:
                 f"all {self.plan.total_steps:,} steps of the plan are done: one loop over private.batches is the whole "
                 "plan, not an epoch. To train on, make another plan and another make_private on the same ledger."
             )
-        source, error = None, None
-        try:
-            source = self._source(dataset, device, workers, collate)
-        except BaseException as found:
-            error = found
-        try:
-            self._ranks.all_well("the beginning of a loop", error)
-        finally:
-            error = None  # it holds this frame, and the frames below it what they had in memory
-        assert source is not None
+        source = self._ranks.each("the beginning of a loop", lambda: self._source(dataset, device, workers, collate))
         stream = self._shared_stream()
-        self._check_data(source)
+        refuse_other_data(self._ranks, source, self._flat.device)
         return self._draw(PoissonSampler(source.size, self.plan.sampling, stream), source.batch)
 
     def _source(self, dataset: object, device: Any, workers: int, collate: Any) -> DataSource:
@@ -312,13 +299,13 @@ class Private:
                     "sampler (shuffled, weighted, repeating) are not what the plan accounts for."
                 )
             self._guard.check_model()
-        except PrivateTrainingError as error:
+            self._warn_of_still_weights()
+        except BaseException as error:
             self._ranks.all_well(self._here(), error)
-        self._warn_of_still_weights()
+            raise
         outstanding, self._outstanding = self._outstanding, None
         try:
-            with self._guard.no_scaler():
-                release = self._run(per_example_loss, batch)
+            release = self._run(per_example_loss, batch)
             for slot in self._engine.slots:
                 slot.parameter.grad = slot.view(self._flat)
         except BaseException:
@@ -347,17 +334,7 @@ class Private:
             )
 
     def _run(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
-        step: Step | None = None
-        error: BaseException | None = None
-        try:
-            step = self._local(per_example_loss, batch)
-        except BaseException as found:
-            error = found
-        try:
-            self._ranks.all_well(self._here(), error)
-        finally:
-            error = None  # it holds this frame, and the frames below it what they had in memory
-        assert step is not None
+        step = self._ranks.each(self._here(), lambda: self._local(per_example_loss, batch))
         release = step.finish()
         if self._sum is not self._flat:
             self._ranks.all_well(f"the sum of {self._here()}", None)  # all were in it: only then is it seen
@@ -369,14 +346,15 @@ class Private:
         step: Step | None = None
         if self._diagnostics is not None:
             self._diagnostics.start(batch.size)
-        if not batch.empty and _code(per_example_loss) not in self._checked:
-            self._check(per_example_loss, batch)
-        for data, size in batch.parts(self._max_physical_batch):
-            gradients = self._engine.take(per_example_loss, data, size)
-            step = step or self._begin()  # after the user's code ran once: most errors cost nothing
-            factors = step.add(gradients)
-            if self._diagnostics is not None:
-                self._diagnostics.add(gradients.squared_norms, factors, gradients.losses)
+        with self._guard.no_scaler():
+            if not batch.empty and _code(per_example_loss) not in self._checked:
+                self._check(per_example_loss, batch)
+            for data, size in batch.parts(self._max_physical_batch):
+                gradients = self._engine.take(per_example_loss, data, size)
+                step = step or self._begin()  # after the user's code ran once: most errors cost nothing
+                factors = step.add(gradients)
+                if self._diagnostics is not None:
+                    self._diagnostics.add(gradients.squared_norms, factors, gradients.losses)
         return step or self._begin()
 
     def _begin(self) -> Step:
@@ -514,45 +492,6 @@ class Private:
             return indices
         self._ranks.same("the sample", indices.numpy().tobytes())  # of one left unused, too
         return indices[self._ranks.rank :: self._ranks.size].clone()
-
-    def _check_data(self, source: DataSource) -> None:
-        """Refuse where a number stands for another record elsewhere: it could be in two shares at once."""
-        if self._ranks.size == 1:
-            return
-        positions = self._ranks.of_first(
-            "the records to look at",
-            lambda: sorted(random.SystemRandom().sample(range(source.size), min(source.size, _LOOKED_AT))),
-        )
-        error: BaseException | None = None
-        stable: list[bytes] = []
-        states = global_states(self._flat.device)
-        of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # a data set may draw from it
-        try:
-            first, again = (_read(source, positions) for _ in range(2))
-            # What is another at each reading (augmentation by a generator of its own) cannot be compared; the rest is.
-            stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
-            if not any(stable):
-                raise PrivateTrainingError(
-                    "every part of a record is another each time it is read, so that ranks cannot see whether a number "
-                    "stands for one record in all of them. Let a part be the same (its label, or its own number)."
-                )
-        except BaseException as found:
-            error = found
-        finally:
-            set_global_states(states, self._flat.device)
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)  # noqa: NPY002
-        self._ranks.all_well("the comparison of the data", error)
-        self._ranks.same("the data set", b"".join(stable))
-
-
-def _read(source: DataSource, positions: list[int]) -> list[bytes]:
-    """Digests of some records, with the global generators as they are in every rank: augmentation draws alike."""
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  # a data set may draw from it
-    batch = source.batch(torch.tensor(positions, dtype=torch.int64))
-    return [digest for data, _ in batch.parts(_PIECE) for digest in digests_of(data)]
 
 
 def _code(per_example_loss: PerExampleLoss) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,8 @@ from privet.errors import (
 )
 
 __all__ = ["Alone", "Ranks", "Together", "ranks_here"]
+
+T = TypeVar("T")
 
 
 class Ranks(Protocol):
@@ -39,6 +42,9 @@ class Ranks(Protocol):
 
     def all_well(self, what: str, error: BaseException | None) -> None:
         """Return where no rank has an error; the one that has raises it, the others say so."""
+
+    def each(self, what: str, compute: Callable[[], T]) -> T:
+        """What ``compute`` gives in this rank, once it went well in all of them."""
 
     def sum_(self, values: Tensor) -> None:
         """Replace ``values`` by the sum over the ranks, the same bits in each."""
@@ -61,6 +67,9 @@ class Alone:
     def all_well(self, what: str, error: BaseException | None) -> None:  # noqa: D102
         if error is not None:
             raise error
+
+    def each(self, what: str, compute: Callable[[], T]) -> T:  # noqa: D102
+        return compute()
 
     def sum_(self, values: Tensor) -> None:  # noqa: D102
         return
@@ -106,7 +115,12 @@ class Together:
             raise PrivateTrainingError("this process is not in process_group; only its ranks train together.")
         members = list(range(dist.get_world_size())) if group is None else dist.get_process_group_ranks(group)
         self._device = device if dist.get_backend(group) == "nccl" else torch.device("cpu")
-        self._group: Any = dist.new_group(members, backend=dist.get_backend(group), use_local_synchronization=True)
+        self._group: Any = dist.new_group(  # never taken down: PyTorch gives its name to the next one, and refuses that
+            members,
+            timeout=_timeout(self._device, group),
+            backend=dist.get_backend(group),
+            use_local_synchronization=True,
+        )
         self.rank, self.size = dist.get_rank(group), len(members)
         self._first = members[0]
 
@@ -141,6 +155,18 @@ class Together:
                 f"rank {others} could not take part in {what}, so none did; its own error says why. What was reserved "
                 "on the ledger stays there."
             )
+
+    def each(self, what: str, compute: Callable[[], T]) -> T:  # noqa: D102
+        error: BaseException | None = None
+        try:
+            found = compute()
+        except BaseException as raised:
+            error = raised
+        try:
+            self.all_well(what, error)
+        finally:
+            error = None  # it holds this frame, and the frames below it what they had in memory
+        return found
 
     def sum_(self, values: Tensor) -> None:  # noqa: D102
         moved = values.to(self._device)
@@ -197,11 +223,21 @@ class Together:
     def _run(self, talk: Callable[[], Any]) -> None:
         try:
             talk()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # the latter of a group that was taken down
             raise PrivateTrainingError(
                 f"the other ranks cannot be reached: {str(error).partition(chr(10))[0]} One of them may have ended. "
                 "What was reserved stays on the ledger; begin all of them anew from the last checkpoint."
             ) from error
+
+
+def _timeout(device: torch.device, group: dist.ProcessGroup | None) -> timedelta | None:
+    """How long ranks of the user's group wait for each other; None for the backend's default."""
+    pg: Any = dist.group.WORLD if group is None else group
+    try:
+        found: timedelta = pg._get_backend(device).options._timeout
+    except (AttributeError, RuntimeError):  # there is no public way to ask
+        return None
+    return found
 
 
 def ranks_here(device: torch.device, group: dist.ProcessGroup | None = None) -> Ranks:

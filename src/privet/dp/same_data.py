@@ -1,0 +1,61 @@
+"""Whether a number stands for the same record in all ranks."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from privet.checkpoints.random_states import global_states, set_global_states
+from privet.dp.batches import DataSource, digests_of
+from privet.dp.ranks import Ranks
+from privet.errors import PrivateTrainingError
+
+__all__ = ["refuse_other_data"]
+
+_LOOKED_AT = 1_024  # records, at random
+_PIECE = 32  # of them at a time
+
+
+def refuse_other_data(ranks: Ranks, source: DataSource, device: torch.device) -> None:
+    """Refuse data that are others, or in another order, in some rank: a record could be in two shares at once.
+
+    Raises:
+        PrivateTrainingError: they differ among the records looked at, or cannot be compared.
+    """
+    if ranks.size == 1:
+        return
+    positions = ranks.of_first(
+        "the records to look at",
+        lambda: sorted(random.SystemRandom().sample(range(source.size), min(source.size, _LOOKED_AT))),
+    )
+    ranks.same("the data set", ranks.each("the comparison of the data", lambda: _stable(source, positions, device)))
+
+
+def _stable(source: DataSource, positions: list[int], device: torch.device) -> bytes:
+    """What of the records is the same each time they are read: augmentation may have a generator of its own."""
+    states = global_states(device)
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # a data set may draw from it
+    try:
+        first, again = (_read(source, positions) for _ in range(2))
+    finally:
+        set_global_states(states, device)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+    stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
+    if not any(stable):
+        raise PrivateTrainingError(
+            "every part of a record is another each time it is read, so that ranks cannot see whether a number stands "
+            "for one record in all of them. Let a part be the same (its label, or its own number)."
+        )
+    return b"".join(stable)
+
+
+def _read(source: DataSource, positions: list[int]) -> list[bytes]:
+    """Digests of some records, with the global generators as they are in every rank: augmentation draws alike."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # a data set may draw from it
+    batch = source.batch(torch.tensor(positions, dtype=torch.int64))
+    return [digest for data, _ in batch.parts(_PIECE) for digest in digests_of(data)]
