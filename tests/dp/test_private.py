@@ -13,10 +13,10 @@ from tests.dp.training import SIZE, Data, data, gradient, loss_of, memory, mlp, 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from privet.accounting import read_ledger
+from privet.accounting import Ledger, read_ledger
 from privet.dp import AdaptiveQuantile, Plan, Private, TestRun, make_private
 from privet.dp.clipping_groups import PerLayer
-from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
+from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError, UnsupportedLayerError
 
 OPTIMIZERS: list[Callable[..., torch.optim.Optimizer]] = [
     torch.optim.SGD,
@@ -398,3 +398,47 @@ def test_weights_that_stand_still_are_told() -> None:
     optimizer.step()
     with pytest.warns(UserWarning, match="no weight changed"):
         private.backward(loss_of(model), next(batches))
+
+
+class _Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(6, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            inputs.unsqueeze(1), torch.ones(len(inputs), dtype=torch.int64), batch_first=True
+        )
+        return self.head(self.lstm(packed)[1][0][-1])
+
+
+def test_packed_sequences_are_refused_by_the_layer_s_name() -> None:
+    model = _Packed()
+    private = private_of(model, plan())
+    batches = private.batches(data())
+    with pytest.raises(UnsupportedLayerError, match=r"layer 'lstm' \(LSTM\) got a PackedSequence\. Give padded"):
+        private.backward(loss_of(model), next(batches))
+
+
+def test_a_loss_in_place_of_its_function_is_refused() -> None:
+    model = mlp()
+    private = private_of(model, plan())
+    batch = next(private.batches(data()))
+    with pytest.raises(ArgumentError, match=r"per_example_loss = 'Tensor'.*a function from the batch's data"):
+        private.backward(torch.zeros(8), batch)  # type: ignore[arg-type]
+
+
+def test_a_ledger_that_leaves_few_steps_says_so_before_the_first() -> None:
+    first, second = plan(steps=8, noise=3.0), plan(steps=12, target_epsilon=3.0)
+    ledger = Ledger.in_memory(first.relation, first.unit)
+    for chosen in (first, second):
+        model = mlp()
+        with make_private(model, chosen, ledger=ledger) as private, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for batch in private.batches(data()):
+                private.backward(loss_of(model), batch)
+                model[0].weight.detach().add_(0.0)
+        said = [str(one.message) for one in caught if "fit its budget" in str(one.message)]
+        assert len(said) == (chosen is second)
+    assert said[0].startswith(f"{private.step} of the plan's 12 steps fit its budget")
+    assert 0 < private.step < 12

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import UserDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
-from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
+from privet.dp.collating import RowByRow
 from privet.dp.columns import as_columns, refuse_ordered
+from privet.dp.data_leaves import ALLOWED, check_leaf, is_row, leaves_of
 from privet.errors import ArgumentError, PrivateTrainingError
 
 __all__ = ["Batch", "DataSource", "data_source", "digests_of", "length_of", "map_tensors", "slice_data"]
 
 Data = Any
 """Nested tuples, lists and mappings of tensors whose first dimension counts the examples."""
-
-_ALLOWED = "tensors, or tuples, lists or dicts of them, whose first dimension counts the examples"
 
 
 class Batch:
@@ -153,6 +152,7 @@ def data_source(
         device: where the data are moved to, piece by piece; None to leave them where they are.
         workers: processes that read a map-style data set; 0 to read in this one.
         collate: makes one piece of a list of records of a map-style data set; None for PyTorch's ``default_collate``.
+            Row i may depend on record i alone: pad to one length that is fixed beforehand, never to the longest.
 
     Returns:
         The source, of which ``batch(indices)`` gives batches.
@@ -176,7 +176,7 @@ def data_source(
             raise ArgumentError("collate", collate, "None for data in memory", "Give the data as a map-style data set.")
         return DataSource(size, partial(_select, columns, target))
     size = _size(len(dataset))  # type: ignore[arg-type]
-    join = default_collate if collate is None else collate
+    join = default_collate if collate is None else RowByRow(collate)
     if workers:
         return DataSource(size, _Workers(dataset, join, workers, target))
     return DataSource(size, partial(_fetch, dataset, join, target))
@@ -199,10 +199,10 @@ def length_of(data: Data) -> int:
         >>> length_of({"x": torch.zeros(4, 2), "name": ["a", "b", "c", "d"]})
         4
     """
-    lengths = {len(leaf) for leaf in _leaves(data)}
+    lengths = {len(leaf) for leaf in leaves_of(data)}
     if len(lengths) != 1:
         found = f"parts of lengths {sorted(lengths)}" if lengths else data
-        raise ArgumentError("data", found, f"{_ALLOWED}, the same number everywhere")
+        raise ArgumentError("data", found, f"{ALLOWED}, the same number everywhere")
     return lengths.pop()
 
 
@@ -262,7 +262,7 @@ def digests_of(data: Data) -> list[bytes]:
             raise ArgumentError("data", type(leaf).__name__, "tensors, arrays, texts or numbers, which can be compared")
         return hashlib.sha256(leaf).digest()
 
-    return [digest(leaf) for leaf in _leaves(data)]
+    return [digest(leaf) for leaf in leaves_of(data)]
 
 
 class _Workers:
@@ -343,19 +343,6 @@ def _check_count(name: str, value: object, least: int) -> int:
     return value
 
 
-def _is_row(data: Data) -> bool:
-    """Whether a list or tuple is one sequence of B values rather than a container of parts."""
-    return bool(data) and all(isinstance(value, str | bytes | int | float | complex | None) for value in data)
-
-
-def _leaves(data: Data) -> Iterable[Any]:
-    if isinstance(data, Mapping):
-        return chain.from_iterable(_leaves(value) for value in data.values())
-    if isinstance(data, list | tuple) and not _is_row(data):
-        return chain.from_iterable(_leaves(value) for value in data)
-    return (_check_leaf(data),)
-
-
 def _map(data: Data, function: Callable[[Any], Any]) -> Data:
     if isinstance(data, dict | UserDict):
         changed = copy(data)  # keeps the type, and what it holds beside its items
@@ -363,15 +350,9 @@ def _map(data: Data, function: Callable[[Any], Any]) -> Data:
         return changed
     if isinstance(data, Mapping):
         return {key: _map(value, function) for key, value in data.items()}
-    if isinstance(data, list | tuple) and not _is_row(data):
+    if isinstance(data, list | tuple) and not is_row(data):
         values = [_map(value, function) for value in data]
         if isinstance(data, list):
             return values
         return type(data)(*values) if hasattr(data, "_fields") else tuple(values)
-    return function(_check_leaf(data))
-
-
-def _check_leaf(leaf: Any) -> Any:
-    if isinstance(leaf, str | bytes) or not hasattr(leaf, "__getitem__") or getattr(leaf, "ndim", 1) == 0:
-        raise ArgumentError("data", leaf, _ALLOWED)
-    return leaf
+    return function(check_leaf(data))

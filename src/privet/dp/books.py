@@ -100,8 +100,8 @@ class Books:
                 now = plan.upper_epsilon(spent)
                 raise BudgetExceededError(
                     f"{self.ledger.name} says epsilon {now:.4g} is spent at delta {plan.delta:g}; one more step of "
-                    f"this plan would exceed its budget of {budget:g}. Nothing was drawn. Plan with a larger budget, "
-                    "or stop here."
+                    f"this plan would exceed its budget of {budget:g}. Nothing was drawn. All runs on a ledger "
+                    "add up: for other records use another ledger; for these, plan with a larger budget, or stop here."
                 )
         return self._known[1]
 

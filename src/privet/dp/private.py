@@ -198,12 +198,13 @@ class Private:
             dataset: see :func:`privet.dp.batches.data_source`; it has as many records as the plan says.
             device: where the data go; None for the model's device.
             workers: processes that read a map-style data set.
-            collate: makes a piece of a list of records.
+            collate: makes a piece of a list of records; row i may depend on record i alone.
 
         Raises:
             ArgumentError: the data set cannot be sampled, or has another size than the plan.
             BudgetExceededError: not one more step fits the budget.
-            PrivateTrainingError: a batch was not used; all steps are done; or this was closed.
+            PrivateTrainingError: a batch was not used; all steps are done; this was closed; or, while a batch is read,
+                ``collate`` lets a row depend on other records.
             LedgerError: the ledger cannot be used.
         """
         if self._closed:
@@ -241,7 +242,14 @@ class Private:
                         "to stop."
                     )
                     self._ranks.all_well(self._here(), error)  # where the other ranks are, if they did
-                if self.step >= self._last_allowed(first):
+                last = self._last_allowed(first)
+                if self.step == first and last < self.plan.total_steps and self._ranks.rank == 0:
+                    warnings.warn(
+                        f"{last:,} of the plan's {self.plan.total_steps:,} steps fit its budget, since the ledger "
+                        "holds what other runs spent or reserved, and all of it adds up; training ends there.",
+                        stacklevel=2,
+                    )
+                if self.step >= last:
                     break
                 indices = sampler.draw() if self._unused is None else self._unused
                 batch = read(self._share(indices), self._max_physical_batch)
@@ -293,6 +301,13 @@ class Private:
             LedgerError: the step could not be recorded; nothing was drawn.
         """
         try:
+            if not callable(per_example_loss):
+                raise ArgumentError(
+                    "per_example_loss",
+                    type(per_example_loss).__name__,
+                    "a function from the batch's data to the losses (B,)",
+                    'As in lambda data: F.cross_entropy(model(data[0]), data[1], reduction="none").',
+                )
             if self._outstanding is None or batch is not self._outstanding[0]:
                 raise PrivateTrainingError(
                     "backward takes the batch that private.batches(dataset) gave last, once. Batches of any other "

@@ -47,7 +47,7 @@ class _Comparable(TorchFunctionMode):
             named["dropout_p"] = 0.0
         if func is F.multi_head_attention_forward:
             named["training"] = False
-        if func in _RECURRENT and len(args) > _DROPOUT:
+        if func in _RECURRENT and len(args) > _DROPOUT and isinstance(args[3], bool):  # not of packed sequences
             args = (*args[:_DROPOUT], 0.0, *args[_DROPOUT + 1 :])
         reduced = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
         with ExitStack() as stack:

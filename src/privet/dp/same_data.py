@@ -7,8 +7,8 @@ import random
 import numpy as np
 import torch
 
-from privet.checkpoints.random_states import global_states, set_global_states
 from privet.dp.batches import DataSource, digests_of
+from privet.dp.collating import untouched_generators
 from privet.dp.ranks import Ranks
 from privet.errors import PrivateTrainingError
 
@@ -35,14 +35,8 @@ def refuse_other_data(ranks: Ranks, source: DataSource, device: torch.device) ->
 
 def _stable(source: DataSource, positions: list[int], device: torch.device) -> bytes:
     """What of the records is the same each time they are read: augmentation may have a generator of its own."""
-    states = global_states(device)
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # a data set may draw from it
-    try:
+    with untouched_generators(device):
         first, again = (_read(source, positions) for _ in range(2))
-    finally:
-        set_global_states(states, device)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
     stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
     if not any(stable):
         raise PrivateTrainingError(

@@ -201,6 +201,21 @@ class Tokens(nn.Module):
 EXPAND = [layer("bare parameters", Tokens, 3, 6)]
 
 
+class Positioned(nn.Module):
+    """Words and a table of positions, looked up once for all examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(7, 3), nn.Embedding(5, 3)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(words.shape[1]).unsqueeze(0)  # (1, T)
+        return self.words(words) + self.positions(places)
+
+
+POSITIONS = [layer("positions", Positioned, 4, words=7)]
+
+
 class Outputs(nn.Module):
     """A recurrent layer's outputs, or its last states, or its outputs from first states that depend on the input."""
 
@@ -279,5 +294,6 @@ LAYERS = [
     *INSTANCE_NORM,
     *PRELU,
     *EXPAND,
+    *POSITIONS,
     *RECURRENT,
 ]

@@ -1,5 +1,7 @@
 """Large products of float32 are convolutions with a kernel of one place; they give what products give."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from tests.dp.per_example.laws import law_agrees, law_norms_bound_the_sum
@@ -24,6 +26,15 @@ def convolved(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(kernels, "_image", image)
     return seen
+
+
+@pytest.fixture(autouse=True, params=[1, 2], ids=["one thread", "two threads"])
+def threads(request) -> Iterator[None]:
+    """With one there are several images."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

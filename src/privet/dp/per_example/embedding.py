@@ -103,6 +103,8 @@ def embedding(name: str, module: nn.Embedding, part: PartOf) -> Handler:
     rule = _EmbeddingRule(name, module, weight)
 
     def call(tape: Tape, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and input.dim() > 1 and len(input) == 1 < tape.size:
+            input = input.expand(tape.size, *input.shape[1:])  # positions (1, T), the same for every example
         return tape.call(rule, input)
 
     return call

@@ -64,7 +64,8 @@ class _Unit:
         return UnsupportedLayerError(
             f"{who} ({type(self.module).__name__}) has no rule of its own, and torch.func.vmap cannot take its "
             f"per-example gradients: {reason}. Write it from layers that privet knows (linear, convolution, embedding, "
-            "normalization within the example, attention), or move bare parameters into a small module of their own."
+            "normalization within the example, attention; nn.LSTM in place of a cell), or give bare parameters by "
+            "privet.dp.Expand."
         )
 
 

@@ -32,6 +32,7 @@ _ROUNDINGS = 8.0  # by which a sum of products may be off, relative to what it i
 _AGAIN = 1.5  # roundings, times the root of the positions, by which a gradient may differ when it is made again
 _PLACES = 1 << 8  # rows from which a product may be a convolution
 _PLACES_TURNED = 1 << 10  # the same where a factor is not in the order that it takes
+_IMAGES = 16
 _PRODUCTS = 1 << 22  # multiplications below which it is not worth the call
 _GRAM_NUMBERS = 1 << 22  # numbers in a block of Gram matrices
 _ROW = 1 << 13  # squares added up in float32 before float64 goes on: a million of them would lose a thousandth
@@ -135,8 +136,12 @@ def _fits_convolution(rows: Tensor, columns: int, places: int) -> bool:
 
 
 def _image(rows: Tensor) -> Tensor:
-    """Rows (N, q) as one image of N places and q channels, which lie last in memory."""
-    return rows.reshape(1, len(rows), 1, -1).permute(0, 3, 1, 2)  # (1, q, N, 1)
+    """Rows (N, q) as images of q channels, which lie last in memory.
+
+    One of N places; but with one thread PyTorch leaves fewer than 16 images to MKL.
+    """
+    images = _IMAGES if torch.get_num_threads() == 1 and len(rows) % _IMAGES == 0 else 1
+    return rows.reshape(images, len(rows) // images, 1, -1).permute(0, 3, 1, 2)  # (images, q, N / images, 1)
 
 
 def outer(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:

@@ -271,7 +271,9 @@ class _Network:
     def _examples_first(self, tape: Tape, input: Any) -> Tensor:
         if not isinstance(input, Tensor):
             raise self._refusal(
-                f"got a {type(input).__name__}", "Pad the sequences, and leave padded positions out of the loss."
+                f"got a {type(input).__name__}",
+                "Give padded tensors, of one length that is fixed beforehand, and leave padded positions out of the "
+                "loss.",
             )
         axis = 0 if self._module.batch_first else 1
         if input.dim() != 3 or input.shape[axis] != tape.size:
@@ -279,7 +281,8 @@ class _Network:
             raise self._refusal(
                 f"got an input of shape {tuple(input.shape)} in a batch of {tape.size}; it has to be {kind} with "
                 f"B = {tape.size}",
-                "Keep an axis of examples all the way; make the layer with batch_first=True.",
+                "Keep an axis of examples all the way"
+                + ("." if self._module.batch_first else ", and make the layer with batch_first=True."),
             )
         inputs = input if axis == 0 else input.transpose(0, 1)
         tape.check_call(self._name, inputs)

@@ -259,8 +259,7 @@ def _of_owner(owner: Owner) -> Iterator[Refusal]:
                 kind,
                 f"it is part of {_named(owner)}, which has no rule of its own and is run by torch.func.vmap, and that "
                 "cannot run recurrent layers",
-                f"Move what {_named(owner)} owns itself (parameters, layers without a rule) into a module of its own, "
-                "so that this one is outside of it.",
+                _apart(owner),
             )
         elif owner.rule is None and _draws(module):
             where = _named(owner)
@@ -269,9 +268,15 @@ def _of_owner(owner: Owner) -> Iterator[Refusal]:
                 kind,
                 f"it is random and part of {where}, which has no rule of its own and is run twice; the second run "
                 "would draw other numbers",
-                f"Set its probability to 0, or move what {where} owns itself (parameters, layers without a rule) into "
-                "a module of its own, so that this one is outside of it.",
+                f"Set its probability to 0. Or: {_apart(owner)}",
             )
+
+
+def _apart(owner: Owner) -> str:
+    return (
+        f"Give parameters that belong to {_named(owner)} directly by privet.dp.Expand, and move its layers without a "
+        "rule into a module of their own, so that this one is outside of it."
+    )
 
 
 def _named(owner: Owner) -> str:

@@ -80,9 +80,10 @@ class Tape:
             )
         if inputs.dim() < 1 or inputs.shape[0] != self.size:
             raise UnsupportedLayerError(
-                f"layer {name!r} got an input of shape {tuple(inputs.shape)} in a batch of {self.size}; its first "
-                "dimension has to be the examples, one row each. Keep (batch, ...) all the way: do not flatten "
-                "positions into the batch; give constants a batch axis, as in positions.expand(batch, -1)."
+                f"layer {name!r} got an input of shape {tuple(inputs.shape)} in a batch of {self.size} (a check takes "
+                "a few records of yours); its first dimension has to be the examples, one row each. Keep (batch, ...) "
+                "all the way: do not flatten positions into the batch; give constants a batch axis, as in "
+                "positions.expand(batch, -1)."
             )
 
     def announce(self, parts: Sequence[Part], inputs: Tensor) -> None:
