@@ -4,7 +4,9 @@ import pytest
 import torch
 from tests.dp.per_example.laws import Problem, law_agrees, law_norms_bound_the_sum, law_takes_out, random_
 from tests.dp.per_example.layers import LAYERS, NEVER_FIRST, WITHOUT_PARAMETERS, Layer
+from torch import nn
 
+from privet.dp import Expand
 from privet.dp.per_example.engine import Engine
 from privet.dp.per_example.tape import Tape
 
@@ -108,3 +110,38 @@ def test_no_norm_is_larger_than_what_it_could_be_if_nothing_cancelled(layer: Lay
     case = layer.behind()
     Engine(case.model).take(case.loss, case.data, case.size)
     assert checked
+
+
+class Turned(nn.Module):
+    """The layer between pieces that have other axes last in memory, as recurrent ones or channels-last ones do."""
+
+    def __init__(self, inner: nn.Module, last: int) -> None:
+        super().__init__()
+        self.inner, self.last = inner, last
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.turned(self.inner(self.turned(inputs)))
+
+    def turned(self, values: torch.Tensor) -> torch.Tensor:
+        order = [*range(self.last, values.dim()), *range(min(self.last, values.dim()))]
+        return values.permute(order).contiguous().permute(torch.tensor(order).argsort().tolist())
+
+
+@pytest.mark.parametrize("last", [1, 2], ids=["examples last", "examples and channels last"])
+@pytest.mark.parametrize("size", [1, None])
+@table(LAYERS)
+def test_whatever_the_order_in_memory(layer: Layer, size, last):
+    alone = layer.alone(size=size)
+    law_agrees(Problem(Turned(alone.model, last), alone.data))
+
+
+def test_what_an_expand_gives_may_change_in_place():
+    """Of one example, too: it is no view of the parameter."""
+    module = nn.Sequential(Expand(torch.ones(3)))
+    engine = Engine(module)
+
+    def loss(data: torch.Tensor) -> torch.Tensor:
+        return (module(data).mul_(2.0) * data).sum(dim=1)
+
+    engine.take(loss, torch.ones(1, 3), 1)
+    assert module[0].value.tolist() == [1.0, 1.0, 1.0]

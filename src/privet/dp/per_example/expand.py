@@ -58,7 +58,8 @@ class _ExpandRule:
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         value = self._module.value.detach()
-        return value.expand(len(inputs), *value.shape).contiguous(), ()
+        # A copy also of one example, so that what is changed in place is not the parameter.
+        return value.expand(len(inputs), *value.shape).clone(memory_format=torch.contiguous_format), ()
 
     def backward(
         self, inputs: Tensor, extras: tuple[Tensor, ...], grad: Tensor, wants_input: bool

@@ -89,8 +89,8 @@ class _GroupNormRule:
         assert weight is not None
         examples, channels = inputs.shape[:2]
         by_input, by_weight, by_bias = torch.ops.aten.native_group_norm_backward(
-            grad.to(inputs.dtype).reshape(1, -1, *inputs.shape[2:]),
-            inputs.reshape(1, -1, *inputs.shape[2:]),
+            grad.to(inputs.dtype).reshape(1, -1, *inputs.shape[2:]).contiguous(),  # the call reads past strides
+            inputs.reshape(1, -1, *inputs.shape[2:]).contiguous(),
             mean.view(1, -1),
             rstd.view(1, -1),
             weight.to(mean.dtype).repeat(examples),  # under autocast wider than the inputs
