@@ -72,7 +72,7 @@ def run(folder: Path, *names: str, size: int = 2) -> dict[str, list[dict[str, An
     ranks = [subprocess.Popen(command, env=here | {"RANK": str(rank)}, cwd=ROOT) for rank in range(size)]
     try:
         for one in ranks:
-            one.wait(timeout=120)
+            one.wait(timeout=400)
     finally:
         for one in ranks:
             one.kill()

@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from privet.dp.per_example import kernels
+from privet.dp.per_example.engine import Engine
+from privet.dp.per_example.use import Room
 
 UNDERSTATED = 1e-4  # relative, of the norm; what the rounding of float32 costs anyway
 OVERSTATED = 1e-2
@@ -165,3 +167,37 @@ def test_what_is_not_finite_is_told(value):
     told = kernels.ghost_squared_norms(left, [right])[0].isfinite()
     assert told.tolist() == [True, False, True]
     assert kernels.squared_norms(left.flatten(1)).isfinite().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("kind", ["linear", "embedding", "conv", "twice"])
+def test_what_is_made_twice_is_told_at_its_longest(kind, monkeypatch):
+    """Sums over many positions, made once for the norm and once for the sum, in other orders."""
+    monkeypatch.setattr(Room, "keep", lambda self, *shape: None)
+    positions = 1 << 17
+    torch.manual_seed(0)
+    inputs = torch.full((2, positions, 5), 0.37)
+    if kind == "embedding":
+        model: nn.Module = nn.Embedding(3, 4)
+        inputs = torch.ones(2, positions, dtype=torch.int64)
+    elif kind == "conv":
+        model, inputs = nn.Conv1d(16, 16, 3, bias=False), torch.full((2, 16, positions), 0.37)
+    else:
+        layer = nn.Linear(5, 5, bias=False)
+        model = nn.Sequential(layer, layer) if kind == "twice" else layer
+    engine = Engine(model)
+    gradients = engine.take(lambda data: model(data).flatten(1).sum(1) * 0.1, inputs, 2)
+    for row in range(2):
+        flat, weights = engine.flat(), torch.zeros(1, 2, dtype=torch.float64)
+        weights[0, row] = 0.73
+        gradients.add_to(flat, weights)
+        told = gradients.squared_norms[0, row].sqrt().item()
+        assert flat.double().norm().item() / 0.73 <= told * (1.0 + 1e-5)
+
+
+def test_two_uses_of_a_table_of_single_numbers_make_no_gram_matrix(monkeypatch):
+    seen = []
+    real = kernels.crossed_squared_norms
+    monkeypatch.setattr(kernels, "crossed_squared_norms", lambda *given: seen.append(given) or real(*given))
+    layer = nn.Linear(1, 4)
+    Engine(layer).take(lambda data: layer(layer(data)[..., :1]).flatten(1).sum(1), torch.ones(2, 3000, 1), 2)
+    assert all(right.shape[1] == 1 for _, rights in seen for right in rights)

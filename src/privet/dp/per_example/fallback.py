@@ -202,7 +202,11 @@ def _forward(call: _Call, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         elif not isinstance(leaf, _CONSTANTS):
             raise unit.refusal(f"it returned a {type(leaf).__name__}; tensors, and tuples or dicts of them, are known")
     call.made = [isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves]
-    return tuple(leaves)
+    own = {value.untyped_storage().data_ptr() for value in unit.values().values()}
+    return tuple(  # copies of parameters: what follows may change an output in place
+        leaf.clone() if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in own else leaf
+        for leaf in leaves
+    )
 
 
 def _recomputed(

@@ -297,6 +297,8 @@ class _Network:
         if hx is None:
             return [inputs.new_zeros(count, tape.size, size) for size in sizes]
         given = list(hx) if module.mode == "LSTM" else [hx]
+        if len(given) != len(sizes):
+            raise self._refusal(f"got {len(given)} first states", "Give (h, c).")
         for state, size in zip(given, sizes, strict=True):
             if not isinstance(state, Tensor) or tuple(state.shape) != (count, tape.size, size):
                 shape = tuple(state.shape) if isinstance(state, Tensor) else type(state).__name__

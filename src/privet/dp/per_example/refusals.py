@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from privet.dp.per_example.expand import Expand
 from privet.dp.per_example.ownership import Owner, owners
 
 __all__ = ["Refusal", "keeps_statistics", "refusals"]
@@ -300,7 +301,10 @@ def _hooks(module: nn.Module) -> tuple[str, str]:
 
 def _plain_tensors(module: nn.Module) -> list[str]:
     """Names that a rule takes for parameters, under which something else lies."""
-    return [key for key in _PARAMETERS if isinstance(vars(module).get(key), Tensor)]
+    names = [*_PARAMETERS, *(module._flat_weights_names if isinstance(module, nn.RNNBase) else [])]
+    if isinstance(module, Expand):
+        names.append("value")
+    return [key for key in names if isinstance(vars(module).get(key), Tensor)]
 
 
 def _draws(module: nn.Module) -> bool:

@@ -58,7 +58,7 @@ class Tape:
         self._room = room
         self._parts: list[Part] = []
         self._shared: set[int] = set()
-        self._terms = 0
+        self._terms: dict[int, int] = {}  # of the sum that each slot's gradient is, or more
         self._waiting: list[Use] = []
         self._backward = False
 
@@ -92,7 +92,7 @@ class Tape:
         for part in parts:
             if any(part.overlaps(other) for other in self._parts):
                 self._shared.add(id(part.slot))
-            self._terms += inputs[0].numel()  # not fewer than the positions
+            self._terms[id(part.slot)] = self._terms.get(id(part.slot), 0) + inputs[0].numel()
             self._parts.append(part)
 
     def start_backward(self) -> None:
@@ -128,6 +128,10 @@ class Tape:
                 entries.setdefault(id(part.slot), []).append((use, place))
         made: list[Slot] = []
         for key, uses in entries.items():
+            factors = [use.factors()[place] for use, place in uses]
+            positions = [factor.right.shape[1] for factor in factors if factor is not None]
+            if len(positions) == len(uses):
+                self._terms[key] = sum(positions)
             found = _crossed(uses)
             if found is None:
                 made.append(slots[key])
@@ -162,7 +166,7 @@ class Tape:
                     most[key] = most.get(key, 0.0) + norms[start:stop]
         for key, total in totals.items():
             squares = kernels.squared_norms(total.reshape(stop - start, -1))
-            squares = kernels.remade(squares, most[key], self._terms, total.dtype)
+            squares = kernels.remade(squares, most[key], self._terms[key], total.dtype)
             self.squares[wanted[key].group, start:stop] += squares
 
 
@@ -177,7 +181,8 @@ def _crossed(uses: Sequence[tuple[Use, int]]) -> tuple[Tensor, Tensor] | None:
     positions = sum(factor.right.shape[1] for factor in factors)
     numbers = uses[0][0].parts[uses[0][1]].slot.parameter.numel()
     q = factors[0].right.shape[2]
-    if q > 1 and positions * (numbers // q + q) > numbers:  # a bias is never worth making its weight's gradient
+    biases = all(factor.right.shape[1:] == (1, 1) for factor in factors)  # one row each
+    if not biases and positions * (numbers // q + q) > numbers:
         return None
     return kernels.crossed_squared_norms([one.left for one in factors], [one.right for one in factors])
 
