@@ -257,8 +257,31 @@ def augmented_in_another_order(folder: Path) -> dict[str, Any]:
     return refused(lambda: _begin(folder, _Records(inputs[order], labels[order], noise=True)))
 
 
+def augmented_by_its_own_generator(folder: Path) -> dict[str, Any]:
+    """Only the labels are the same at each reading, and they are alike in another order within the classes."""
+    inputs, labels = records()
+    order = labels.argsort(stable=True)
+    if dist.get_rank():
+        count = int((labels == 0).sum())
+        order = torch.cat([order[:count].flip(0), order[count:].flip(0)])
+    return refused(lambda: _begin(folder, _Records(inputs[order], labels[order], generator=torch.Generator())))
+
+
+def augmented_by_its_own_generator_and_numbered(folder: Path) -> dict[str, Any]:
+    inputs, _ = records()
+    return refused(lambda: _begin(folder, _Records(inputs, torch.arange(RECORDS), generator=torch.Generator())))
+
+
 class _Records:
-    def __init__(self, inputs: Any, labels: Any, noise: bool = False, as_tensors: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: Any,
+        labels: Any,
+        noise: bool = False,
+        as_tensors: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self._generator = generator
         self._inputs, self._labels, self._noise, self.as_tensors = inputs, labels, noise, as_tensors
 
     def __len__(self) -> int:
@@ -266,6 +289,8 @@ class _Records:
 
     def __getitem__(self, index: int) -> Any:
         found = self._inputs[index]
+        if self._generator is not None:
+            found = found + torch.randn(6, dtype=torch.float64, generator=self._generator)
         return (found + torch.randn(6, dtype=torch.float64) if self._noise else found), self._labels[index]
 
 

@@ -46,6 +46,8 @@ HARMLESS = (
     "other_arrays",
     "augmented",
     "augmented_in_another_order",
+    "augmented_by_its_own_generator",
+    "augmented_by_its_own_generator_and_numbered",
     "a_layer_that_is_not_known",
     "a_gradient_of_what_is_frozen",
     "a_plan_that_is_none",
@@ -144,6 +146,7 @@ def test_the_noise_is_drawn_once(seen: Any, tmp_path: Path) -> None:
         ("other_ledgers", "the ledger of rank 1 is another"),
         ("other_arrays", "the data set of rank 1 is another"),
         ("augmented_in_another_order", "the data set of rank 1 is another"),
+        ("augmented_by_its_own_generator", "tells few records apart"),
         ("at_another_place", "at another place of the training"),
     ],
 )
@@ -207,6 +210,7 @@ def test_a_group_is_its_own_ranks(seen: Any) -> None:
 
 def test_augmentation_is_no_hindrance(seen: Any) -> None:
     assert seen["augmented"] == [{}, {}]
+    assert seen["augmented_by_its_own_generator_and_numbered"] == [{}, {}]
 
 
 def test_mistakes_of_one_rank_are_told_to_the_other(seen: Any) -> None:

@@ -16,6 +16,7 @@ __all__ = ["refuse_other_data"]
 
 _LOOKED_AT = 1_024  # records, at random
 _PIECE = 32  # of them at a time
+_TOLD_APART = 0.9  # of them by what is the same each time
 
 
 def refuse_other_data(ranks: Ranks, source: DataSource, device: torch.device) -> None:
@@ -37,19 +38,25 @@ def _stable(source: DataSource, positions: list[int], device: torch.device) -> b
     """What of the records is the same each time they are read: augmentation may have a generator of its own."""
     with untouched_generators(device):
         first, again = (_read(source, positions) for _ in range(2))
-    stable = [one if one == other else b"" for one, other in zip(first, again, strict=True)]
-    if not any(stable):
+        if first == again:
+            return b"".join(first)
+        one_by_one = [_read(source, positions, piece=1) for _ in range(2)]
+    leaves = len(one_by_one[0]) // len(positions)
+    stable = [one if one == other else b"" for one, other in zip(*one_by_one, strict=True)]
+    records = {b"".join(stable[start : start + leaves]) for start in range(0, len(stable), leaves)}
+    if len(records) < _TOLD_APART * len(positions):
         raise PrivateTrainingError(
-            "every part of a record is another each time it is read, so that ranks cannot see whether a number stands "
-            "for one record in all of them. Let a part be the same (its label, or its own number)."
+            "parts of a record are others each time it is read (drawn by a generator of the data set's own?), and what "
+            "stays the same tells few records apart, so that ranks cannot see whether a number stands for one record "
+            "in all of them. Draw from torch's global generator, or let a part be the record's own number."
         )
     return b"".join(stable)
 
 
-def _read(source: DataSource, positions: list[int]) -> list[bytes]:
+def _read(source: DataSource, positions: list[int], piece: int = _PIECE) -> list[bytes]:
     """Digests of some records, with the global generators as they are in every rank: augmentation draws alike."""
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  # a data set may draw from it
     batch = source.batch(torch.tensor(positions, dtype=torch.int64))
-    return [digest for data, _ in batch.parts(_PIECE) for digest in digests_of(data)]
+    return [digest for data, _ in batch.parts(piece) for digest in digests_of(data)]
