@@ -79,6 +79,11 @@ def adaptive_with_noise(folder: Path) -> dict[str, Any]:
     return trained(folder, plan(clipping=dp.AdaptiveQuantile(0.5), expected_batch_size=20), None)
 
 
+def seeded_with_noise(folder: Path) -> dict[str, Any]:
+    chosen = plan(clipping=dp.AdaptiveQuantile(0.5), expected_batch_size=20)
+    return trained(folder, chosen, dp.TestRun(seed=3))
+
+
 def noise_alone(folder: Path) -> dict[str, Any]:
     """Gradients of a loss that depends on nothing: 3 steps of 30,000 numbers, of which the standard deviation."""
     model = nn.Linear(300, 100, bias=False)
@@ -374,8 +379,150 @@ def no_ledger(folder: Path) -> dict[str, Any]:
 def how_long_ranks_wait(folder: Path) -> dict[str, Any]:
     private = dp.make_private(network(), plan(), ledger=folder / "run.ledger")
     private.close()
-    group = private._ranks._group  # type: ignore[attr-defined]
+    group = private._ranks._talk.group  # type: ignore[attr-defined]
     return {"seconds": group._get_backend(torch.device("cpu")).options._timeout.total_seconds()}
+
+
+def where_ranks_talk(folder: Path) -> dict[str, Any]:
+    """Not in the user's group, and in one for all trainings: how many files each of six more trainings opens."""
+    descriptors = Path("/proc/self/fd")
+    opened: list[int] = []
+    for number in range(7):
+        private = dp.make_private(network(), plan(), ledger=folder / f"{number}.ledger")
+        private.close()
+        opened.append(len(list(descriptors.iterdir())) if descriptors.exists() else 0)
+    group = private._ranks._talk.group  # type: ignore[attr-defined]
+    return {"more": opened[-1] - opened[0], "of the user": group is dist.group.WORLD}
+
+
+def trainings_in_another_order(folder: Path) -> dict[str, Any]:
+    """Two of one plan and model; rank 1 steps in the second where rank 0 does in the first."""
+    begun = [dp.make_private(network(), plan(), ledger=folder / f"{number}.ledger") for number in range(2)]
+    mine = begun[dist.get_rank()]
+
+    def step() -> None:
+        batches = mine.batches(records())
+        mine.backward(loss_of(mine.model), next(batches))
+
+    return _said(step)
+
+
+def what_the_model_holds(folder: Path) -> dict[str, Any]:
+    """A weight, one that is frozen, and a buffer, others in each rank."""
+    model = network(dist.get_rank())
+    model[2].requires_grad_(False)
+    model.register_buffer("scale", torch.full((3,), float(dist.get_rank())))
+    model.register_buffer("rough", torch.full((3,), float(dist.get_rank()), dtype=torch.bfloat16))
+    wanted = {name: value.tolist() for name, value in model.state_dict().items()}
+    dp.make_private(model, plan(), ledger=folder / "run.ledger").close()
+    return {"before": wanted, "after": {name: value.tolist() for name, value in model.state_dict().items()}}
+
+
+def models_of_one_shape(folder: Path) -> dict[str, Any]:
+    """Of another type, with other names, one frozen, and of another order in rank 1."""
+    other = dist.get_rank()
+
+    def of_names(*names: str) -> nn.Module:
+        return nn.ModuleDict({name: nn.Linear(4, 4) for name in names})
+
+    frozen = of_names("a", "b")
+    frozen["b"].requires_grad_(not other)
+    given = {
+        "type": of_names("a").double() if other else of_names("a"),
+        "names": of_names("b") if other else of_names("a"),
+        "frozen": frozen,
+        "order": of_names("b", "a") if other else of_names("a", "b"),
+    }
+    return {
+        what: _said(lambda model=model: dp.make_private(model, plan(), ledger=folder / "run.ledger"))
+        for what, model in given.items()
+    }
+
+
+def a_budget_that_ends(folder: Path) -> dict[str, Any]:
+    """What another run spent leaves few steps; rank 0 alone knows, and says so once."""
+    model = network()
+    _spend(folder)
+    chosen = plan(target_epsilon=3.0)
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        dp.make_private(model, chosen, ledger=folder / "run.ledger") as private,
+    ):
+        warnings.simplefilter("always")
+        for batch in private.batches(records()):
+            private.backward(loss_of(model), batch)
+            model[0].weight.detach().add_(0.0)
+    said = [Path(one.filename).name for one in caught if "fit its budget" in str(one.message)]
+    return {"steps": private.step, "said": said}
+
+
+def a_budget_that_ends_is_an_error(folder: Path) -> dict[str, Any]:
+    """Rank 0 takes warnings for errors."""
+    _spend(folder)
+    private = dp.make_private(network(), plan(target_epsilon=3.0), ledger=folder / "run.ledger")
+    with warnings.catch_warnings():
+        if dist.get_rank() == 0:
+            warnings.simplefilter("error")
+        return _said(lambda: next(private.batches(records())))
+
+
+def _spend(folder: Path) -> None:
+    if dist.get_rank() == 0:
+        chosen = plan(noise=1.5)
+        with Ledger.create(folder / "run.ledger", chosen.relation, chosen.unit) as ledger:
+            run = ledger.begin_run("another", "another")
+            run.reserve(chosen.events(0, 8))
+            run.confirm(8)
+    dist.barrier()
+
+
+class _Moving(dp.AdaptiveQuantile):
+    """Another last digit in rank 1, and an error in one rank at step 2."""
+
+    fails = -1
+    steps = 0
+
+    def update(self, state: Any, noisy_fractions: Any) -> Any:
+        _Moving.steps += 1
+        if dist.get_rank() == _Moving.fails and _Moving.steps == 3:
+            raise ValueError("planted")
+        found = super().update(state, noisy_fractions)
+        return type(found)(tuple(norm * (1.0 + 1e-12 * dist.get_rank()) for norm in found.max_grad_norms))
+
+
+class _Still(dp.FixedNorm):
+    def update(self, state: Any, noisy_fractions: Any) -> Any:
+        _Moving.steps += 1
+        if dist.get_rank() == _Moving.fails and _Moving.steps == 3:
+            raise ValueError("planted")
+        return super().update(state, noisy_fractions)
+
+
+def clip_norms_that_differ_in_a_digit(folder: Path) -> dict[str, Any]:
+    _Moving.fails, _Moving.steps = -1, 0
+    return trained(folder, plan(clipping=_Moving(0.5), expected_batch_size=20), None)
+
+
+def a_strategy_that_fails(folder: Path) -> dict[str, Any]:
+    """After the sum: one that counts in rank 0, one that does not in rank 1."""
+    said = {}
+    for rank, clipping in enumerate((_Moving(0.5), _Still(0.5))):
+        _Moving.fails, _Moving.steps = rank, 0
+        here = folder / str(rank)
+        here.mkdir(exist_ok=True)
+        said[str(rank)] = _said(
+            lambda clipping=clipping, here=here: trained(here, plan(clipping=clipping, expected_batch_size=20), None)
+        )["said"]
+    return said
+
+
+def other_records_at_the_end(folder: Path) -> dict[str, Any]:
+    """The last two records change places in rank 1; the labels are alike."""
+    inputs, labels = records()
+    order = torch.arange(RECORDS)
+    if dist.get_rank():
+        order = torch.cat([order[:-2], order[-2:].flip(0)])
+    return refused(lambda: _begin(folder, _Records(inputs[order], torch.zeros_like(labels))))
 
 
 def _steps(folder: Path, begin: Callable[[nn.Module, int], Any], data: Any = None, moving: bool = True) -> None:

@@ -57,6 +57,16 @@ HARMLESS = (
     "open_ledger",
     "no_ledger",
     "how_long_ranks_wait",
+    "seeded_with_noise",
+    "where_ranks_talk",
+    "trainings_in_another_order",
+    "what_the_model_holds",
+    "models_of_one_shape",
+    "a_budget_that_ends",
+    "a_budget_that_ends_is_an_error",
+    "clip_norms_that_differ_in_a_digit",
+    "a_strategy_that_fails",
+    "other_records_at_the_end",
     "own_sample",  # last: it changes the class
 )
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="no gloo")
@@ -97,8 +107,8 @@ def close(found: Any, wanted: Any) -> None:
         torch.testing.assert_close(torch.tensor(one), torch.tensor(other), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["without_noise", "adaptive"])
-def test_without_noise_two_are_one(seen: Any, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["without_noise", "adaptive", "seeded_with_noise"])
+def test_two_are_one(seen: Any, name: str, tmp_path: Path) -> None:
     first, second = seen[name]
     assert first["weights"] == second["weights"]  # bit for bit
     assert first["norms"] == second["norms"]
@@ -144,6 +154,7 @@ def test_the_noise_is_drawn_once(seen: Any, tmp_path: Path) -> None:
         ("fit", "one process"),
         ("resumed_in_one", "resume of rank 1 is another"),
         ("other_ledgers", "the ledger of rank 1 is another"),
+        ("other_records_at_the_end", "the data set of rank 1 is another"),
         ("other_arrays", "the data set of rank 1 is another"),
         ("augmented_in_another_order", "the data set of rank 1 is another"),
         ("augmented_by_its_own_generator", "tells few records apart"),
@@ -246,6 +257,51 @@ def test_the_ledger_may_be_open_in_the_first_alone(seen: Any) -> None:
 
 def test_ranks_wait_as_long_as_the_group_that_they_are_of(seen: Any) -> None:
     assert seen["how_long_ranks_wait"] == [{"seconds": 100.0}] * 2
+
+
+def test_ranks_talk_in_one_group_of_their_own(seen: Any) -> None:
+    assert seen["where_ranks_talk"] == [{"more": 0, "of the user": False}] * 2
+
+
+def test_a_step_is_of_one_training(seen: Any) -> None:
+    for one in seen["trainings_in_another_order"]:
+        assert "at another place of the training" in one["said"]
+
+
+def test_what_the_model_holds_is_that_of_the_first(seen: Any) -> None:
+    first, second = seen["what_the_model_holds"]
+    assert second["before"] != first["before"]
+    assert first["after"] == second["after"] == first["before"]
+
+
+def test_models_of_one_shape_can_be_others(seen: Any) -> None:
+    for one in seen["models_of_one_shape"]:
+        assert set(one) == {"type", "names", "frozen", "order"}
+        assert all("the model of rank 1 is another" in found["said"] for found in one.values())
+
+
+def test_a_budget_ends_for_all(seen: Any) -> None:
+    first, second = seen["a_budget_that_ends"]
+    assert 0 < first["steps"] == second["steps"] < 12
+    assert (first["said"], second["said"]) == (["several.py"], [])
+    for one, begun in zip(seen["a_budget_that_ends_is_an_error"], ("UserWarning: ", "PrivateTraining"), strict=True):
+        assert one["said"].startswith(begun)
+        assert "fit its budget" in one["said"]
+
+
+def test_clip_norms_are_those_of_the_first(seen: Any) -> None:
+    first, second = seen["clip_norms_that_differ_in_a_digit"]
+    assert first["norms"] == second["norms"]
+    assert first["weights"] == second["weights"]
+    assert len(first["norms"]) == 12
+
+
+def test_what_fails_after_the_sum_lets_no_other_wait(seen: Any) -> None:
+    first, second = seen["a_strategy_that_fails"]
+    assert first["0"] == "ValueError: planted"
+    assert second["0"].startswith("PrivateTrainingError: rank 0: planted")
+    assert first["1"].startswith("PrivateTrainingError: rank 1 could not take part in the sum of step 2")
+    assert second["1"] == "ValueError: planted"
 
 
 def test_three_are_one_too(tmp_path: Path) -> None:

@@ -242,14 +242,7 @@ class Private:
                         "to stop."
                     )
                     self._ranks.all_well(self._here(), error)  # where the other ranks are, if they did
-                last = self._last_allowed(first)
-                if self.step == first and last < self.plan.total_steps and self._ranks.rank == 0:
-                    warnings.warn(
-                        f"{last:,} of the plan's {self.plan.total_steps:,} steps fit its budget, since the ledger "
-                        "holds what other runs spent or reserved, and all of it adds up; training ends there.",
-                        stacklevel=2,
-                    )
-                if self.step >= last:
+                if self.step >= self._last_allowed(first):
                     break
                 indices = sampler.draw() if self._unused is None else self._unused
                 batch = read(self._share(indices), self._max_physical_batch)
@@ -266,7 +259,14 @@ class Private:
         def allowed() -> int:
             if self.step > first and self._books.is_exhausted(self.step):
                 return self.step
-            return self._books.last_allowed(self.step)
+            last = self._books.last_allowed(self.step)
+            if self.step == first and last < self.plan.total_steps:
+                warnings.warn(
+                    f"{last:,} of the plan's {self.plan.total_steps:,} steps fit its budget, since the ledger holds "
+                    "what other runs spent or reserved, and all of it adds up; training ends there.",
+                    stacklevel=5,  # the user's loop
+                )
+            return last
 
         return int(self._ranks.of_first(f"what follows step {self.step}", allowed))
 
@@ -350,10 +350,9 @@ class Private:
 
     def _run(self, per_example_loss: PerExampleLoss, batch: Batch) -> Release:
         step = self._ranks.each(self._here(), lambda: self._local(per_example_loss, batch))
-        release = step.finish()
+        release = self._ranks.each(f"the sum of {self._here()}", step.finish)
         if self._sum is not self._flat:
-            self._ranks.all_well(f"the sum of {self._here()}", None)  # all were in it: only then is it seen
-            self._flat.copy_(self._sum)
+            self._flat.copy_(self._sum)  # seen only now that all were in it
         return release
 
     def _local(self, per_example_loss: PerExampleLoss, batch: Batch) -> Step:

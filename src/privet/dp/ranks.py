@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -113,16 +114,12 @@ class Together:
         """Begin; every rank does."""
         if dist.get_rank(group) < 0:
             raise PrivateTrainingError("this process is not in process_group; only its ranks train together.")
-        members = list(range(dist.get_world_size())) if group is None else dist.get_process_group_ranks(group)
         self._device = device if dist.get_backend(group) == "nccl" else torch.device("cpu")
-        self._group: Any = dist.new_group(  # never taken down: PyTorch gives its name to the next one, and refuses that
-            members,
-            timeout=_timeout(self._device, group),
-            backend=dist.get_backend(group),
-            use_local_synchronization=True,
-        )
-        self.rank, self.size = dist.get_rank(group), len(members)
-        self._first = members[0]
+        self._talk = _Talk.of(self._device, dist.group.WORLD if group is None else group)
+        self._talk.trainings += 1
+        self._training = self._talk.trainings  # the same in all ranks, as each begins the same trainings
+        self.rank, self.size = dist.get_rank(group), len(self._talk.members)
+        self._first = self._talk.members[0]
 
     def of_first(self, what: str, compute: Callable[[], Any]) -> Any:  # noqa: D102
         error: BaseException | None = None
@@ -170,7 +167,7 @@ class Together:
 
     def sum_(self, values: Tensor) -> None:  # noqa: D102
         moved = values.to(self._device)
-        self._run(lambda: dist.all_reduce(moved, group=self._group))
+        self._run(lambda: dist.all_reduce(moved, group=self._talk.group))
         if moved is not values:
             values.copy_(moved)
 
@@ -186,7 +183,7 @@ class Together:
     def take_over(self, values: Tensor) -> None:  # noqa: D102
         raw = values.detach().contiguous().reshape(-1).view(torch.uint8)  # whatever the type, as bytes
         moved = raw.to(self._device)
-        self._run(lambda: dist.broadcast(moved, self._first, group=self._group))
+        self._run(lambda: dist.broadcast(moved, self._first, group=self._talk.group))
         with torch.no_grad():
             values.copy_(moved.to(raw.device).view(values.dtype).view(values.shape))
 
@@ -196,12 +193,13 @@ class Together:
         Raises:
             PrivateTrainingError: another rank is about to do something else.
         """
-        word = bytes([failed]) + hashlib.sha256(what.encode()).digest() + hashlib.sha256(value).digest()
+        place = hashlib.sha256(f"{self._training} {what}".encode()).digest()
+        word = bytes([failed]) + place + hashlib.sha256(value).digest()
         mine = torch.frombuffer(bytearray(word), dtype=torch.uint8).to(self._device)
         gathered = [torch.empty_like(mine) for _ in range(self.size)]
-        self._run(lambda: dist.all_gather(gathered, mine, group=self._group))
+        self._run(lambda: dist.all_gather(gathered, mine, group=self._talk.group))
         words = [bytes(one.cpu().numpy()) for one in gathered]
-        others = [str(rank) for rank, one in enumerate(words) if one[1 : 1 + _DIGEST] != word[1 : 1 + _DIGEST]]
+        others = [str(rank) for rank, one in enumerate(words) if one[1 : 1 + _DIGEST] != place]
         if others:
             raise PrivateTrainingError(
                 f"this rank ({self.rank}) is at {what}, and rank {', '.join(others)} at another place of the training: "
@@ -212,29 +210,65 @@ class Together:
     def _broadcast(self, text: str) -> str:
         data = text.encode()
         length = torch.tensor([len(data)], dtype=torch.int64, device=self._device)
-        self._run(lambda: dist.broadcast(length, self._first, group=self._group))
+        self._run(lambda: dist.broadcast(length, self._first, group=self._talk.group))
         content = torch.zeros(int(length), dtype=torch.uint8)
         if self.rank == 0 and data:
             content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         content = content.to(self._device)
-        self._run(lambda: dist.broadcast(content, self._first, group=self._group))
+        self._run(lambda: dist.broadcast(content, self._first, group=self._talk.group))
         return bytes(content.cpu().numpy()).decode()
 
     def _run(self, talk: Callable[[], Any]) -> None:
         try:
             talk()
         except (RuntimeError, ValueError) as error:  # the latter of a group that was taken down
+            self._talk.forget()
             raise PrivateTrainingError(
                 f"the other ranks cannot be reached: {str(error).partition(chr(10))[0]} One of them may have ended. "
                 "What was reserved stays on the ledger; begin all of them anew from the last checkpoint."
             ) from error
 
 
-def _timeout(device: torch.device, group: dist.ProcessGroup | None) -> timedelta | None:
+class _Talk:
+    """The group that the trainings of a group of the user's talk in, one after another.
+
+    It is never taken down, since PyTorch would give its name to the next one, and refuse that; and it holds sockets, so
+    that there is but one.
+
+    Attributes:
+        members: their ranks among all processes.
+        group: they talk in.
+        trainings: how many were begun.
+    """
+
+    _known: ClassVar[WeakKeyDictionary[Any, _Talk]] = WeakKeyDictionary()
+
+    def __init__(self, device: torch.device, group: Any) -> None:
+        self.members = dist.get_process_group_ranks(group)
+        self.group: Any = dist.new_group(
+            self.members,
+            timeout=_timeout(device, group),
+            backend=dist.get_backend(group),
+            use_local_synchronization=True,
+        )
+        self.trainings = 0
+
+    @classmethod
+    def of(cls, device: torch.device, group: Any) -> _Talk:
+        if group not in cls._known:
+            cls._known[group] = cls(device, group)
+        return cls._known[group]
+
+    def forget(self) -> None:
+        """What comes next is said in a new group: a word may still be under way in this one."""
+        for group in [group for group, talk in self._known.items() if talk is self]:
+            del self._known[group]
+
+
+def _timeout(device: torch.device, group: Any) -> timedelta | None:
     """How long ranks of the user's group wait for each other; None for the backend's default."""
-    pg: Any = dist.group.WORLD if group is None else group
     try:
-        found: timedelta = pg._get_backend(device).options._timeout
+        found: timedelta = group._get_backend(device).options._timeout
     except (AttributeError, RuntimeError):  # there is no public way to ask
         return None
     return found

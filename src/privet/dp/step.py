@@ -153,13 +153,15 @@ class Step:
                 f"step {self._number}: the private gradient is not finite though every example was clipped. The step "
                 "counts as spent; the gradients were removed. Please report this with the model's layers."
             )
-        counts = self._sigma.count_stds
-        noise = self._noise
-        drawn = [0.0] * len(counts)
-        if counts:
-            drawn = self._ranks.of_first(
-                "the counts", lambda: [0.0 if noise is None else noise.draw(std) for std in counts]
-            )
-        fractions = estimated_fractions(self._below.tolist(), drawn, self._plan.expected_batch_size)
-        following = self._plan.clipping.update(self._state, fractions)
+        if self._below.numel():  # by rank 0 for all: another machine may have another last bit
+            told = self._ranks.of_first("the clip norms", lambda: self._following().to_json())
+            following = ClippingState.from_json(told)
+        else:
+            following = self._following()
         return Release(self._number, self._sigma.event, self._state.max_grad_norms, following)
+
+    def _following(self) -> ClippingState:
+        noise = self._noise
+        drawn = [0.0 if noise is None else noise.draw(std) for std in self._sigma.count_stds]
+        fractions = estimated_fractions(self._below.tolist(), drawn, self._plan.expected_batch_size)
+        return self._plan.clipping.update(self._state, fractions)
