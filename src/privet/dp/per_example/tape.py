@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Protocol
 
@@ -56,7 +57,7 @@ class Tape:
         self.uses: list[Use] = []
         self.saved_bytes = 0
         self._room = room
-        self._parts: list[Part] = []
+        self._parts: defaultdict[int, list[Part]] = defaultdict(list)  # by slot
         self._shared: set[int] = set()
         self._terms: dict[int, int] = {}  # of the sum that each slot's gradient is, or more
         self._waiting: list[Use] = []
@@ -90,10 +91,11 @@ class Tape:
         """Note which parts a call uses, before any gradient arrives."""
         self.saved_bytes += inputs.numel() * self._room.dtype.itemsize
         for part in parts:
-            if any(part.overlaps(other) for other in self._parts):
+            before = self._parts[id(part.slot)]
+            if any(part.overlaps(other) for other in before):
                 self._shared.add(id(part.slot))
             self._terms[id(part.slot)] = self._terms.get(id(part.slot), 0) + inputs[0].numel()
-            self._parts.append(part)
+            before.append(part)
 
     def start_backward(self) -> None:
         """From now on layers may only bring gradients, which may be kept in a share of the inputs' memory."""
