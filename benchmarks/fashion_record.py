@@ -195,7 +195,7 @@ WORKS = (
         images=5_000,
         batch=500,
         epochs=20,
-        rates=(0.4, 0.8, 1.6, 3.2),
+        rates=(0.1, 0.2, 0.4, 0.8),
         rate_seeds=2,
         recipes=(
             Recipe("constant noise, clip norm 0.1", 0.1),

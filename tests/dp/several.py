@@ -20,7 +20,7 @@ from torch import Tensor, nn, optim
 
 from privet import dp
 from privet.accounting import Ledger
-from privet.errors import ArgumentError, PrivateTrainingError
+from privet.errors import ArgumentError, LedgerError, PrivateTrainingError
 
 RECORDS = 40
 
@@ -256,6 +256,11 @@ def augmented(folder: Path) -> dict[str, Any]:
     return refused(lambda: _begin(folder, _Records(inputs, labels, noise=True)))
 
 
+def augmented_by_workers(folder: Path) -> dict[str, Any]:
+    inputs, labels = records()
+    return refused(lambda: _begin(folder, _Records(inputs, labels, noise=True), workers=1))
+
+
 def augmented_in_another_order(folder: Path) -> dict[str, Any]:
     inputs, labels = records()
     order = torch.arange(RECORDS).roll(dist.get_rank())
@@ -377,34 +382,115 @@ def no_ledger(folder: Path) -> dict[str, Any]:
 
 
 def how_long_ranks_wait(folder: Path) -> dict[str, Any]:
-    private = dp.make_private(network(), plan(), ledger=folder / "run.ledger")
-    private.close()
-    group = private._ranks._talk.group  # type: ignore[attr-defined]
-    return {"seconds": group._get_backend(torch.device("cpu")).options._timeout.total_seconds()}
+    with dp.make_private(network(), plan(), ledger=folder / "run.ledger") as private:
+        return {"seconds": private._ranks._talk.options._timeout.total_seconds()}  # type: ignore[attr-defined]
 
 
 def where_ranks_talk(folder: Path) -> dict[str, Any]:
-    """Not in the user's group, and in one for all trainings: how many files each of six more trainings opens."""
+    """Once it is closed nowhere: how many files six trainings leave open."""
     descriptors = Path("/proc/self/fd")
     opened: list[int] = []
     for number in range(7):
         private = dp.make_private(network(), plan(), ledger=folder / f"{number}.ledger")
         private.close()
         opened.append(len(list(descriptors.iterdir())) if descriptors.exists() else 0)
-    group = private._ranks._talk.group  # type: ignore[attr-defined]
-    return {"more": opened[-1] - opened[0], "of the user": group is dist.group.WORLD}
+    return {"more": opened[-1] - opened[0]}
 
 
-def trainings_in_another_order(folder: Path) -> dict[str, Any]:
-    """Two of one plan and model; rank 1 steps in the second where rank 0 does in the first."""
-    begun = [dp.make_private(network(), plan(), ledger=folder / f"{number}.ledger") for number in range(2)]
-    mine = begun[dist.get_rank()]
+def groups_of_some(folder: Path) -> dict[str, Any]:
+    """Of three ranks two train in a group of theirs, and then all; the third is in one group less."""
+    some = dist.new_group([0, 1])
+    steps = []
+    for number, group in enumerate((some, None, some)):
+        if group is not None and dist.get_rank() == 2:
+            continue
+        model = network()
+        file = folder / f"{number}.ledger"
+        with dp.make_private(model, plan(), ledger=file, process_group=group) as private:
+            for batch in private.batches(records()):
+                private.backward(loss_of(model), batch)
+                model[0].weight.detach().add_(0.0)
+        steps.append(private.step)
+    return {"steps": steps}
+
+
+def a_wrapper_in_the_loss(folder: Path) -> dict[str, Any]:
+    model = network()
+    wrapped = nn.parallel.DistributedDataParallel(model)
 
     def step() -> None:
-        batches = mine.batches(records())
-        mine.backward(loss_of(mine.model), next(batches))
+        with dp.make_private(model, plan(expected_batch_size=30), ledger=folder / "run.ledger") as private:
+            batches = private.batches(records())
+            private.backward(loss_of(wrapped), next(batches))
 
-    return _said(step)
+    given = _said(lambda: dp.make_private(wrapped, plan(), ledger=folder / "x.ledger"))
+    return {**_said(step), "given": given["said"]}
+
+
+def other_weights(folder: Path) -> dict[str, Any]:
+    """Another learning rate in rank 1, and in rank 0 alone one weight that is another at the last step."""
+    said = {}
+    for what in ("rate", "last"):
+        model = network()
+        rate = 0.1 if what == "rate" and dist.get_rank() else 0.5
+        optimizer = optim.SGD(model.parameters(), lr=rate)
+        with (
+            warnings.catch_warnings(record=True) as caught,
+            dp.make_private(model, plan(), ledger=folder / f"{what}.ledger") as private,
+        ):
+            warnings.simplefilter("always")
+            for batch in private.batches(records()):
+                private.backward(loss_of(model), batch)
+                optimizer.step()
+                if what == "last" and private.step == 12 and dist.get_rank() == 0:
+                    model[0].bias.detach()[0].add_(1.0)
+        said[what] = [str(one.message)[:40] for one in caught if "other weights" in str(one.message)]
+    return said
+
+
+def closed(folder: Path) -> dict[str, Any]:
+    model = network()
+    private = dp.make_private(model, plan(), ledger=folder / "run.ledger")
+    batches = private.batches(records())
+    next(batches)
+    private.close()
+    said = _said(lambda: next(batches))
+    return {**said, "again": _said(lambda: private.batches(records()))["said"]}
+
+
+def no_model(folder: Path) -> dict[str, Any]:
+    given: Any = network() if dist.get_rank() else network().parameters()
+    return _said(lambda: dp.make_private(given, plan(), ledger=folder / "run.ledger"))
+
+
+def an_expanded_buffer(folder: Path) -> dict[str, Any]:
+    model = network()
+    model.register_buffer("scale", torch.ones(1).expand(5))
+    return _said(lambda: dp.make_private(model, plan(), ledger=folder / "run.ledger"))
+
+
+def no_group(folder: Path) -> dict[str, Any]:
+    given: Any = [0, 1]
+    return _said(lambda: dp.make_private(network(), plan(), ledger=folder / "run.ledger", process_group=given))
+
+
+def a_ledger_that_cannot_be_settled(folder: Path) -> dict[str, Any]:
+    """At the end of the loop, in rank 0."""
+
+    def begin() -> None:
+        model = network()
+        with dp.make_private(model, plan(), ledger=folder / "run.ledger") as private:
+            for batch in private.batches(records()):
+                private.backward(loss_of(model), batch)
+                model[0].weight.detach().add_(0.0)
+                if private.step == 12 and dist.get_rank() == 0:
+                    private._books.settle = _fail  # type: ignore[method-assign]
+
+    return _said(begin)
+
+
+def _fail() -> None:
+    raise LedgerError("planted")
 
 
 def what_the_model_holds(folder: Path) -> dict[str, Any]:
@@ -491,16 +577,27 @@ class _Moving(dp.AdaptiveQuantile):
 
 
 class _Still(dp.FixedNorm):
+    """Counts nothing, so that each rank moves it by itself."""
+
+    moves = 0.0
+
     def update(self, state: Any, noisy_fractions: Any) -> Any:
         _Moving.steps += 1
         if dist.get_rank() == _Moving.fails and _Moving.steps == 3:
             raise ValueError("planted")
-        return super().update(state, noisy_fractions)
+        return type(state)(tuple(norm * (1.0 + _Still.moves * dist.get_rank()) for norm in state.max_grad_norms))
 
 
 def clip_norms_that_differ_in_a_digit(folder: Path) -> dict[str, Any]:
     _Moving.fails, _Moving.steps = -1, 0
     return trained(folder, plan(clipping=_Moving(0.5), expected_batch_size=20), None)
+
+
+def clip_norms_that_differ_without_counts(folder: Path) -> dict[str, Any]:
+    _Moving.fails, _Still.moves = -1, 1e-12
+    found = _said(lambda: trained(folder, plan(clipping=_Still(0.5)), None))
+    _Still.moves = 0.0
+    return found
 
 
 def a_strategy_that_fails(folder: Path) -> dict[str, Any]:
@@ -547,10 +644,10 @@ def _said(run: Callable[[], Any]) -> dict[str, Any]:
     return {}
 
 
-def _begin(folder: Path, data: _Records) -> None:
+def _begin(folder: Path, data: _Records, workers: int = 0) -> None:
     collate = None if data.as_tensors else (lambda rows: tuple(np.stack(part) for part in zip(*rows, strict=True)))
     with dp.make_private(network(), plan(), ledger=folder / "run.ledger") as private:
-        next(private.batches(data, collate=collate))
+        next(private.batches(data, collate=collate, workers=workers))
 
 
 def noise_on_every_rank(folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from privet import dp
 from privet.accounting import Ledger
 from privet.dp.clipping import ClippingState, estimated_fractions
 from privet.dp.ranks import Alone, ranks_here
+from privet.errors import PrivateTrainingError
 
 ROOT = Path(__file__).parents[2]
 HARMLESS = (
@@ -45,6 +46,7 @@ HARMLESS = (
     "at_another_place",
     "other_arrays",
     "augmented",
+    "augmented_by_workers",
     "augmented_in_another_order",
     "augmented_by_its_own_generator",
     "augmented_by_its_own_generator_and_numbered",
@@ -59,12 +61,19 @@ HARMLESS = (
     "how_long_ranks_wait",
     "seeded_with_noise",
     "where_ranks_talk",
-    "trainings_in_another_order",
+    "a_wrapper_in_the_loss",
+    "other_weights",
+    "closed",
+    "no_model",
+    "no_group",
+    "an_expanded_buffer",
+    "a_ledger_that_cannot_be_settled",
     "what_the_model_holds",
     "models_of_one_shape",
     "a_budget_that_ends",
     "a_budget_that_ends_is_an_error",
     "clip_norms_that_differ_in_a_digit",
+    "clip_norms_that_differ_without_counts",
     "a_strategy_that_fails",
     "other_records_at_the_end",
     "own_sample",  # last: it changes the class
@@ -159,6 +168,7 @@ def test_the_noise_is_drawn_once(seen: Any, tmp_path: Path) -> None:
         ("augmented_in_another_order", "the data set of rank 1 is another"),
         ("augmented_by_its_own_generator", "tells few records apart"),
         ("at_another_place", "at another place of the training"),
+        ("clip_norms_that_differ_without_counts", "at another place of the training"),
     ],
 )
 def test_ranks_that_do_not_belong_together_are_refused(seen: Any, name: str, said: str) -> None:
@@ -221,7 +231,15 @@ def test_a_group_is_its_own_ranks(seen: Any) -> None:
 
 def test_augmentation_is_no_hindrance(seen: Any) -> None:
     assert seen["augmented"] == [{}, {}]
+    assert seen["augmented_by_workers"] == [{}, {}]
     assert seen["augmented_by_its_own_generator_and_numbered"] == [{}, {}]
+
+
+def test_mistakes_of_all_ranks_are_told(seen: Any) -> None:
+    for one in seen["no_group"]:
+        assert one["said"].startswith("ArgumentError: process_group = 'list'")
+    for one in seen["an_expanded_buffer"]:
+        assert "the numbers of 'scale' lie in one place" in one["said"]
 
 
 def test_mistakes_of_one_rank_are_told_to_the_other(seen: Any) -> None:
@@ -240,6 +258,8 @@ def test_mistakes_of_one_rank_are_told_to_the_other(seen: Any) -> None:
         ("a_gradient_of_what_is_frozen", 1, "the beginning", "PrivateTrainingError: frozen parameter"),
         ("a_plan_that_is_none", 0, "make_private", "ArgumentError: plan"),
         ("no_ledger", 0, "make_private", "ArgumentError: ledger"),
+        ("no_model", 0, "make_private", "ArgumentError: model = 'generator'"),
+        ("a_ledger_that_cannot_be_settled", 0, "the end of the loop", "LedgerError: planted"),
         ("float16", 1, "step 2", "PrivateTrainingError: float16 autocast"),
         ("still_weights", 1, "step 1", "UserWarning: no weight changed"),
         ("a_record_that_cannot_be_read", 1, "step 2", "OSError: planted"),
@@ -259,13 +279,40 @@ def test_ranks_wait_as_long_as_the_group_that_they_are_of(seen: Any) -> None:
     assert seen["how_long_ranks_wait"] == [{"seconds": 100.0}] * 2
 
 
-def test_ranks_talk_in_one_group_of_their_own(seen: Any) -> None:
-    assert seen["where_ranks_talk"] == [{"more": 0, "of the user": False}] * 2
+def test_a_training_that_is_closed_leaves_nothing_open(seen: Any) -> None:
+    assert all(one["more"] <= 0 for one in seen["where_ranks_talk"])  # fewer where older ones are collected
+    for one in seen["closed"]:
+        assert one["said"].startswith("PrivateTrainingError: this training was closed")
+        assert one["again"].startswith("PrivateTrainingError: this training was closed")
 
 
-def test_a_step_is_of_one_training(seen: Any) -> None:
-    for one in seen["trainings_in_another_order"]:
-        assert "at another place of the training" in one["said"]
+def test_processes_of_other_numbers_of_groups_meet(tmp_path: Path) -> None:
+    found = run(tmp_path, "groups_of_some", size=3)["groups_of_some"]
+    assert found == [{"steps": [12, 12, 12]}, {"steps": [12, 12, 12]}, {"steps": [12]}]
+
+
+def test_a_wrapper_is_left_out(seen: Any) -> None:
+    for one in seen["a_wrapper_in_the_loss"]:
+        assert one["said"].startswith("PrivateTrainingError: DistributedDataParallel was called in the loss")
+        assert "and call that one in the loss" in one["given"]
+
+
+def test_other_weights_are_told(seen: Any) -> None:
+    for one in seen["other_weights"]:
+        assert one["rate"] == [
+            "after step 1 rank 1 has other weights th",
+            "after step 12 rank 1 has other weights t",
+        ]
+        assert one["last"] == ["after step 12 rank 1 has other weights t"]
+
+
+def test_processes_of_torchrun_without_a_group_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert isinstance(ranks_here(torch.device("cpu")), Alone)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PrivateTrainingError, match=r"init_process_group before make_private"):
+        ranks_here(torch.device("cpu"))
 
 
 def test_what_the_model_holds_is_that_of_the_first(seen: Any) -> None:

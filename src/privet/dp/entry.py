@@ -18,7 +18,7 @@ from privet.dp.per_example.engine import Engine
 from privet.dp.plan import Plan
 from privet.dp.private import Private, TestRun
 from privet.dp.ranks import Ranks, ranks_here
-from privet.errors import ArgumentError, CheckpointError
+from privet.errors import ArgumentError, CheckpointError, PrivateTrainingError
 
 __all__ = ["make_private"]
 
@@ -88,9 +88,13 @@ def make_private(
     References:
         Abadi et al., "Deep learning with differential privacy", 2016, algorithm 1.
     """
-    ranks = ranks_here(next((one.device for one in model.parameters()), torch.device("cpu")), process_group)
+    network: object = model
+    weights = network.parameters() if isinstance(network, nn.Module) else iter(())
+    ranks = ranks_here(next((one.device for one in weights), torch.device("cpu")), process_group)
 
     def prepare() -> Engine:
+        if not isinstance(network, nn.Module):
+            raise ArgumentError("model", type(network).__name__, "an nn.Module")
         given: object = plan
         if not isinstance(given, Plan):
             raise ArgumentError("plan", type(given).__name__, "a Plan", "The optimizer stays yours; it is not given.")
@@ -106,6 +110,8 @@ def make_private(
         if resume is not None:
             _check_state(resume, plan, test_run)
         refuse_watched(model)
+        if ranks.size > 1:
+            _refuse_expanded(model)
         return _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
 
     engine = ranks.each("make_private", prepare)
@@ -148,6 +154,15 @@ def make_private(
         raise
     private._closes_ledger = opened is not ledger
     return private
+
+
+def _refuse_expanded(model: nn.Module) -> None:
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if any(size > 1 and not step for size, step in zip(value.shape, value.stride(), strict=True)):
+            raise PrivateTrainingError(
+                f"the numbers of {name!r} lie in one place of the memory, where those of rank 0 cannot be put. Make it "
+                "with .clone()."
+            )
 
 
 def _agree(

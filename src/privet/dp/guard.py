@@ -79,11 +79,11 @@ class Guard:
         )
 
     @contextmanager
-    def no_scaler(self) -> Iterator[None]:
-        """While this runs, the loss may not be scaled for float16.
+    def no_other_gradients(self) -> Iterator[None]:
+        """While this runs, the loss may neither be scaled for float16 nor run by a wrapper that adds up gradients.
 
         Raises:
-            PrivateTrainingError: a GradScaler scales, or float16 autocast is on.
+            PrivateTrainingError: a GradScaler scales, float16 autocast is on, or DistributedDataParallel is called.
         """
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
@@ -91,12 +91,18 @@ class Guard:
                     "float16 autocast is refused: it needs a loss scale, and a scaled gradient would be clipped at the "
                     "wrong norm. Use torch.autocast(..., dtype=torch.bfloat16)."
                 )
-        original = torch.amp.GradScaler.scale
-        torch.amp.GradScaler.scale = _refuse_scaler  # type: ignore[method-assign]
+        refused: tuple[tuple[Any, str, Any], ...] = (
+            (torch.amp.GradScaler, "scale", _refuse_scaler),
+            (nn.parallel.DistributedDataParallel, "forward", _refuse_wrapper),
+        )
+        before = [getattr(owner, name) for owner, name, _ in refused]
         try:
+            for owner, name, refusal in refused:
+                setattr(owner, name, refusal)
             yield
         finally:
-            torch.amp.GradScaler.scale = original  # type: ignore[method-assign]
+            for (owner, name, _), original in zip(refused, before, strict=True):
+                setattr(owner, name, original)
 
 
 class _Refusal:
@@ -116,6 +122,14 @@ def _refuse_scaler(*arguments: Any, **named: Any) -> NoReturn:
     raise PrivateTrainingError(
         "a GradScaler scales the loss; its gradients would be clipped at the wrong norm. Leave it out, and use "
         "torch.autocast(..., dtype=torch.bfloat16), which needs none."
+    )
+
+
+def _refuse_wrapper(*arguments: Any, **named: Any) -> NoReturn:
+    raise PrivateTrainingError(
+        "DistributedDataParallel was called in the loss; it adds up gradients that are not clipped, and waits for "
+        "ranks whose share of the sample is empty. Call the module inside of it, and leave the wrapper out: "
+        "private.backward adds up what all ranks have."
     )
 
 

@@ -29,6 +29,7 @@ from privet.dp.plan import Plan
 from privet.dp.probe import probe
 from privet.dp.ranks import Ranks
 from privet.dp.same_data import refuse_other_data
+from privet.dp.same_weights import warn_of_other_weights
 from privet.dp.sampling import PoissonSampler
 from privet.dp.statement import Statement
 from privet.dp.step import Release, Step
@@ -216,7 +217,7 @@ class Private:
             )
         source = self._ranks.each("the beginning of a loop", lambda: self._source(dataset, device, workers, collate))
         stream = self._shared_stream()
-        refuse_other_data(self._ranks, source, self._flat.device)
+        refuse_other_data(self._ranks, lambda: data_source(dataset, device="cpu", workers=0, collate=collate))
         return self._draw(PoissonSampler(source.size, self.plan.sampling, stream), source.batch)
 
     def _source(self, dataset: object, device: Any, workers: int, collate: Any) -> DataSource:
@@ -242,6 +243,8 @@ class Private:
                         "to stop."
                     )
                     self._ranks.all_well(self._here(), error)  # where the other ranks are, if they did
+                if self.step == first + 1:
+                    self._compare_weights()
                 if self.step >= self._last_allowed(first):
                     break
                 indices = sampler.draw() if self._unused is None else self._unused
@@ -251,7 +254,11 @@ class Private:
         except BaseException:  # leaving the loop, too: nobody would hear an error there, and the ledger stays unusable
             self._settle(quietly=True)
             raise
-        self._settle()
+        self._ranks.each("the end of the loop", self._settle)
+        self._compare_weights()
+
+    def _compare_weights(self) -> None:
+        warn_of_other_weights(self._ranks, (slot.parameter for slot in self._engine.slots), self.step)
 
     def _last_allowed(self, first: int) -> int:
         """Where another run on the same ledger took the rest of the budget meanwhile, this one ends as planned."""
@@ -360,7 +367,7 @@ class Private:
         step: Step | None = None
         if self._diagnostics is not None:
             self._diagnostics.start(batch.size)
-        with self._guard.no_scaler():
+        with self._guard.no_other_gradients():
             if not batch.empty and _code(per_example_loss) not in self._checked:
                 self._check(per_example_loss, batch)
             for data, size in batch.parts(self._max_physical_batch):
@@ -459,6 +466,7 @@ class Private:
             self._settle()
         finally:
             self._guard.remove()
+            self._ranks.close()
             if self._closes_ledger and self._kept_books is not None:
                 self._kept_books.ledger.close()
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, ClassVar, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 from privet.errors import (
+    ArgumentError,
     BudgetExceededError,
     LedgerBusyError,
     LedgerCorruptError,
@@ -50,11 +52,17 @@ class Ranks(Protocol):
     def sum_(self, values: Tensor) -> None:
         """Replace ``values`` by the sum over the ranks, the same bits in each."""
 
-    def same(self, what: str, value: str | bytes) -> None:
-        """Refuse where the ranks do not have the same text or bytes."""
+    def others(self, what: str, value: str | bytes) -> list[int]:
+        """The ranks that do not have the same text or bytes as rank 0."""
+
+    def same(self, what: str, value: str | bytes, wanted: str = "") -> None:
+        """Refuse where the ranks do not have the same text or bytes; ``wanted`` says what to give."""
 
     def take_over(self, values: Tensor) -> None:
         """Replace ``values`` by those of rank 0."""
+
+    def close(self) -> None:
+        """Let go of the connections; nothing is said after it."""
 
 
 class Alone:
@@ -75,10 +83,16 @@ class Alone:
     def sum_(self, values: Tensor) -> None:  # noqa: D102
         return
 
-    def same(self, what: str, value: str | bytes) -> None:  # noqa: D102
+    def others(self, what: str, value: str | bytes) -> list[int]:  # noqa: D102
+        return []
+
+    def same(self, what: str, value: str | bytes, wanted: str = "") -> None:  # noqa: D102
         return
 
     def take_over(self, values: Tensor) -> None:  # noqa: D102
+        return
+
+    def close(self) -> None:  # noqa: D102
         return
 
 
@@ -99,27 +113,43 @@ _DIGEST = hashlib.sha256().digest_size
 class Together:
     """The ranks of a process group of ``torch.distributed``, by gloo or nccl.
 
-    They talk in a group of their own, so that nothing the user sends can be taken for a word of theirs; and before each
-    word they tell each other what it is about, so that ranks at different places of a training are refused.
+    They talk by connections of their own, so that nothing the user sends can be taken for a word of theirs; and before
+    each word they tell each other what it is about, so that ranks at different places of a training are refused.
 
     Args:
         device: of the tensors that the backend moves.
-        group: None for the group of all.
+        group: of the user's.
 
     Raises:
-        PrivateTrainingError: this process is not in the group.
+        PrivateTrainingError: the others cannot be reached.
     """
 
-    def __init__(self, device: torch.device, group: dist.ProcessGroup | None = None) -> None:
+    def __init__(self, device: torch.device, group: dist.ProcessGroup) -> None:
         """Begin; every rank does."""
-        if dist.get_rank(group) < 0:
-            raise PrivateTrainingError("this process is not in process_group; only its ranks train together.")
-        self._device = device if dist.get_backend(group) == "nccl" else torch.device("cpu")
-        self._talk = _Talk.of(self._device, dist.group.WORLD if group is None else group)
-        self._talk.trainings += 1
-        self._training = self._talk.trainings  # the same in all ranks, as each begins the same trainings
-        self.rank, self.size = dist.get_rank(group), len(self._talk.members)
-        self._first = self._talk.members[0]
+        by_nccl = dist.get_backend(group) == "nccl"
+        self._device = device if by_nccl else torch.device("cpu")
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self._talk: Any = None
+        self._run(lambda: self._connect(group, by_nccl))
+
+    def _connect(self, group: dist.ProcessGroup, by_nccl: bool) -> None:
+        """Meet at a name that rank 0 made up.
+
+        ``new_group`` would do, but for the names that PyTorch gives: processes that are in other numbers of groups
+        would not meet, and one that was taken down could not be had again.
+        """
+        name = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8).to(self._device)
+        dist.broadcast(name, dist.get_process_group_ranks(group)[0], group=group)
+        store = distributed_c10d.PrefixStore(
+            f"privet/{bytes(name.cpu().numpy()).hex()}", distributed_c10d._get_default_store()
+        )
+        timeout = _timeout(self._device, group)
+        if by_nccl:
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = timeout
+            self._talk = dist.ProcessGroupNCCL(store, self.rank, self.size, options)
+        else:
+            self._talk = dist.ProcessGroupGloo(store, self.rank, self.size, timeout=timeout)
 
     def of_first(self, what: str, compute: Callable[[], Any]) -> Any:  # noqa: D102
         error: BaseException | None = None
@@ -130,20 +160,20 @@ class Together:
             except BaseException as found:
                 error = found
                 text = json.dumps([type(found).__name__, str(found)])
-        failed = any(self._meet(what, error is not None)[0])
-        told = json.loads(self._broadcast(text))
-        if error is not None:
-            raise error
+        try:
+            failed = any(self._met(what, error)[0])
+            told = json.loads(self._broadcast(text))
+            if error is not None:
+                raise error
+        finally:
+            error = None
         if failed:
             kind, message = told
             raise _KNOWN.get(kind, PrivateTrainingError)(f"rank 0: {message or kind}")
         return told
 
     def all_well(self, what: str, error: BaseException | None) -> None:  # noqa: D102
-        try:
-            failed, _ = self._meet(what, error is not None)
-        except PrivateTrainingError as lost:
-            raise error or lost from None
+        failed, _ = self._met(what, error)
         if error is not None:
             raise error
         if any(failed):
@@ -167,37 +197,52 @@ class Together:
 
     def sum_(self, values: Tensor) -> None:  # noqa: D102
         moved = values.to(self._device)
-        self._run(lambda: dist.all_reduce(moved, group=self._talk.group))
+        self._run(lambda: self._talk.allreduce(moved).wait())
         if moved is not values:
             values.copy_(moved)
 
-    def same(self, what: str, value: str | bytes) -> None:  # noqa: D102
+    def others(self, what: str, value: str | bytes) -> list[int]:  # noqa: D102
         _, digests = self._meet(what, False, value.encode() if isinstance(value, str) else value)
-        others = [str(rank) for rank, one in enumerate(digests) if one != digests[0]]
+        return [rank for rank, one in enumerate(digests) if one != digests[0]]
+
+    def same(self, what: str, value: str | bytes, wanted: str = "") -> None:  # noqa: D102
+        others = self.others(what, value)
         if others:
             raise PrivateTrainingError(
-                f"{what} of rank {', '.join(others)} is another than that of rank 0; all ranks have to be given the "
-                "same."
+                f"{what} of rank {', '.join(map(str, others))} is another than that of rank 0; all ranks have to be "
+                f"given the same{wanted and ' '}{wanted}."
             )
 
     def take_over(self, values: Tensor) -> None:  # noqa: D102
         raw = values.detach().contiguous().reshape(-1).view(torch.uint8)  # whatever the type, as bytes
         moved = raw.to(self._device)
-        self._run(lambda: dist.broadcast(moved, self._first, group=self._talk.group))
+        self._run(lambda: self._talk.broadcast(moved, 0).wait())
         with torch.no_grad():
             values.copy_(moved.to(raw.device).view(values.dtype).view(values.shape))
+
+    def close(self) -> None:  # noqa: D102
+        self._talk = None  # what is left to the interpreter's end may end badly
+
+    def _met(self, what: str, error: BaseException | None) -> tuple[list[bool], list[bytes]]:
+        """:meth:`_meet`, where an error of this rank's own goes before that of a meeting that failed."""
+        try:
+            return self._meet(what, error is not None)
+        except PrivateTrainingError as lost:
+            raise error or lost from None
 
     def _meet(self, what: str, failed: bool, value: bytes = b"") -> tuple[list[bool], list[bytes]]:
         """Tell all ranks what this one is about to do; who failed, and the digests of what each has.
 
         Raises:
-            PrivateTrainingError: another rank is about to do something else.
+            PrivateTrainingError: another rank is about to do something else; or this one is closed.
         """
-        place = hashlib.sha256(f"{self._training} {what}".encode()).digest()
+        if self._talk is None:
+            raise PrivateTrainingError("this training was closed; begin another by make_private.")
+        place = hashlib.sha256(what.encode()).digest()
         word = bytes([failed]) + place + hashlib.sha256(value).digest()
         mine = torch.frombuffer(bytearray(word), dtype=torch.uint8).to(self._device)
         gathered = [torch.empty_like(mine) for _ in range(self.size)]
-        self._run(lambda: dist.all_gather(gathered, mine, group=self._talk.group))
+        self._run(lambda: self._talk.allgather(gathered, mine).wait())
         words = [bytes(one.cpu().numpy()) for one in gathered]
         others = [str(rank) for rank, one in enumerate(words) if one[1 : 1 + _DIGEST] != place]
         if others:
@@ -210,74 +255,61 @@ class Together:
     def _broadcast(self, text: str) -> str:
         data = text.encode()
         length = torch.tensor([len(data)], dtype=torch.int64, device=self._device)
-        self._run(lambda: dist.broadcast(length, self._first, group=self._talk.group))
+        self._run(lambda: self._talk.broadcast(length, 0).wait())
         content = torch.zeros(int(length), dtype=torch.uint8)
         if self.rank == 0 and data:
             content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         content = content.to(self._device)
-        self._run(lambda: dist.broadcast(content, self._first, group=self._talk.group))
+        self._run(lambda: self._talk.broadcast(content, 0).wait())
         return bytes(content.cpu().numpy()).decode()
 
     def _run(self, talk: Callable[[], Any]) -> None:
         try:
             talk()
-        except (RuntimeError, ValueError) as error:  # the latter of a group that was taken down
-            self._talk.forget()
+        except (RuntimeError, ValueError) as error:
+            said = str(error).partition("\n")[0].partition(" This is typically")[0].rstrip(". ")
             raise PrivateTrainingError(
-                f"the other ranks cannot be reached: {str(error).partition(chr(10))[0]} One of them may have ended. "
-                "What was reserved stays on the ledger; begin all of them anew from the last checkpoint."
+                "the other ranks cannot be reached. One of them may have ended, or failed, or left the loop earlier, "
+                "or never called make_private; or this one waited longer for it than "
+                "init_process_group(timeout=...) says. What was reserved stays on the ledger; begin all of them anew "
+                f"from the last checkpoint. ({said})"
             ) from error
 
 
-class _Talk:
-    """The group that the trainings of a group of the user's talk in, one after another.
-
-    It is never taken down, since PyTorch would give its name to the next one, and refuse that; and it holds sockets, so
-    that there is but one.
-
-    Attributes:
-        members: their ranks among all processes.
-        group: they talk in.
-        trainings: how many were begun.
-    """
-
-    _known: ClassVar[WeakKeyDictionary[Any, _Talk]] = WeakKeyDictionary()
-
-    def __init__(self, device: torch.device, group: Any) -> None:
-        self.members = dist.get_process_group_ranks(group)
-        self.group: Any = dist.new_group(
-            self.members,
-            timeout=_timeout(device, group),
-            backend=dist.get_backend(group),
-            use_local_synchronization=True,
-        )
-        self.trainings = 0
-
-    @classmethod
-    def of(cls, device: torch.device, group: Any) -> _Talk:
-        if group not in cls._known:
-            cls._known[group] = cls(device, group)
-        return cls._known[group]
-
-    def forget(self) -> None:
-        """What comes next is said in a new group: a word may still be under way in this one."""
-        for group in [group for group, talk in self._known.items() if talk is self]:
-            del self._known[group]
-
-
-def _timeout(device: torch.device, group: Any) -> timedelta | None:
-    """How long ranks of the user's group wait for each other; None for the backend's default."""
+def _timeout(device: torch.device, group: Any) -> timedelta:
+    """How long ranks of the user's group wait for each other."""
     try:
         found: timedelta = group._get_backend(device).options._timeout
     except (AttributeError, RuntimeError):  # there is no public way to ask
-        return None
+        return distributed_c10d.default_pg_timeout
     return found
 
 
-def ranks_here(device: torch.device, group: dist.ProcessGroup | None = None) -> Ranks:
-    """All ranks of the process group, where there is one of more than one rank; else this process alone."""
+def ranks_here(device: torch.device, group: object = None) -> Ranks:
+    """All ranks of the process group, where there is one of more than one rank; else this process alone.
+
+    Raises:
+        ArgumentError: this is no process group.
+        PrivateTrainingError: this process is not in the group; or torchrun started several processes, and they have no
+            group; or the others cannot be reached.
+    """
     if not dist.is_available() or not dist.is_initialized():
+        if group is None and os.environ.get("TORCHELASTIC_RUN_ID") and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise PrivateTrainingError(
+                f"torchrun started {os.environ['WORLD_SIZE']} processes, and each would train a model by itself: call "
+                "torch.distributed.init_process_group before make_private. (To have as many models with a ledger "
+                "each, give each a process_group of its own rank alone.)"
+            )
         return Alone()
-    if group is None and dist.get_world_size() == 1:
-        return Alone()
-    return Alone() if dist.get_rank(group) == 0 and dist.get_world_size(group) == 1 else Together(device, group)
+    given: Any = dist.group.WORLD if group is None else group
+    is_group = isinstance(given, dist.ProcessGroup)
+    if given is dist.GroupMember.NON_GROUP_MEMBER or (is_group and dist.get_rank(given) < 0):
+        raise PrivateTrainingError("this process is not in process_group; only its ranks train together.")
+    if not is_group:
+        raise ArgumentError(
+            "process_group",
+            type(given).__name__,
+            "a ProcessGroup of torch.distributed",
+            "Of a device mesh give mesh.get_group().",
+        )
+    return Alone() if dist.get_world_size(given) == 1 else Together(device, given)

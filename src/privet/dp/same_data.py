@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,24 +20,33 @@ _PIECE = 32  # of them at a time
 _TOLD_APART = 0.9  # of them by what is the same each time
 
 
-def refuse_other_data(ranks: Ranks, source: DataSource, device: torch.device) -> None:
+def refuse_other_data(ranks: Ranks, make: Callable[[], DataSource]) -> None:
     """Refuse data that are others, or in another order, in some rank: a record could be in two shares at once.
+
+    Args:
+        ranks: of which each calls this.
+        make: a source that reads in this process, whose generators are set alike in all ranks.
 
     Raises:
         PrivateTrainingError: they differ among the records looked at, or cannot be compared.
     """
     if ranks.size == 1:
         return
+    source = ranks.each("the reading of the data", make)
     positions = ranks.of_first(
         "the records to look at",
         lambda: sorted(random.SystemRandom().sample(range(source.size), min(source.size, _LOOKED_AT))),
     )
-    ranks.same("the data set", ranks.each("the comparison of the data", lambda: _stable(source, positions, device)))
+    ranks.same(
+        "the data set",
+        ranks.each("the comparison of the data", lambda: _stable(source, positions)),
+        "records in the same order, and all of them: each rank takes its share of a sample by itself",
+    )
 
 
-def _stable(source: DataSource, positions: list[int], device: torch.device) -> bytes:
+def _stable(source: DataSource, positions: list[int]) -> bytes:
     """What of the records is the same each time they are read: augmentation may have a generator of its own."""
-    with untouched_generators(device):
+    with untouched_generators(torch.device("cpu")):
         first, again = (_read(source, positions) for _ in range(2))
         if first == again:
             return b"".join(first)

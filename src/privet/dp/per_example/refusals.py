@@ -188,7 +188,7 @@ def _group_norm_of_one(name: str, module: nn.Module) -> str:
 def _inner(name: str, module: nn.Module) -> str:
     inner = getattr(module, "_orig_mod", None) or getattr(module, "module", None)
     if isinstance(inner, nn.Module):
-        return "Give the module inside of it (its attribute _orig_mod or module)."
+        return "Give the module inside of it (its attribute _orig_mod or module), and call that one in the loss."
     return "Give the module as it was before."
 
 
