@@ -458,6 +458,23 @@ def closed(folder: Path) -> dict[str, Any]:
     return {**said, "again": _said(lambda: private.batches(records()))["said"]}
 
 
+def one_that_leaves(folder: Path) -> dict[str, Any]:
+    """Rank 0 leaves at step 3, closes, and waits for the other, which is still in the loop."""
+    model = network()
+    with dp.make_private(model, plan(), ledger=folder / "run.ledger") as private:
+
+        def train() -> None:
+            for batch in private.batches(records()):
+                private.backward(loss_of(model), batch)
+                model[0].weight.detach().add_(0.0)
+                if private.step == 3 and dist.get_rank() == 0:
+                    break
+
+        found = _said(train)
+    dist.barrier()
+    return found
+
+
 def no_model(folder: Path) -> dict[str, Any]:
     given: Any = network() if dist.get_rank() else network().parameters()
     return _said(lambda: dp.make_private(given, plan(), ledger=folder / "run.ledger"))

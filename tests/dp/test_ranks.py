@@ -64,6 +64,7 @@ HARMLESS = (
     "a_wrapper_in_the_loss",
     "other_weights",
     "closed",
+    "one_that_leaves",
     "no_model",
     "no_group",
     "an_expanded_buffer",
@@ -284,6 +285,13 @@ def test_a_training_that_is_closed_leaves_nothing_open(seen: Any) -> None:
     for one in seen["closed"]:
         assert one["said"].startswith("PrivateTrainingError: this training was closed")
         assert one["again"].startswith("PrivateTrainingError: this training was closed")
+
+
+def test_one_that_leaves_wakes_the_others(seen: Any) -> None:
+    """Else both wait until the group's timeout, and the barrier fails."""
+    first, second = seen["one_that_leaves"]
+    assert first == {}
+    assert "cannot be reached. One of them may have ended, or failed, or left the loop earlier" in second["said"]
 
 
 def test_processes_of_other_numbers_of_groups_meet(tmp_path: Path) -> None:

@@ -268,6 +268,7 @@ class Together:
             talk()
         except (RuntimeError, ValueError) as error:
             said = str(error).partition("\n")[0].partition(" This is typically")[0].rstrip(". ")
+            said = said.rpartition(".cc:")[2].partition("] ")[2] or said  # where in PyTorch's sources helps nobody
             raise PrivateTrainingError(
                 "the other ranks cannot be reached. One of them may have ended, or failed, or left the loop earlier, "
                 "or never called make_private; or this one waited longer for it than "
