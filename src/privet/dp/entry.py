@@ -114,16 +114,13 @@ def make_private(
             _refuse_expanded(model)
         return _engine(model, plan)  # a model that cannot be trained leaves no trace on the ledger
 
-    engine = ranks.each("make_private", prepare)
-    if ranks.size > 1:
-        _agree(ranks, model, plan, resume, test_run, ledger)
-    head = None if resume is None else str(resume["ledger_head"])
     opened: Ledger | None = None
     books: Books | None = None
 
     def begin() -> None:
         nonlocal opened, books
         assert ledger is not None
+        head = None if resume is None else str(resume["ledger_head"])
         opened = open_ledger(ledger, plan, head, test_run=test_run is not None)
         if resume is None:
             run = opened.begin_run(plan.digest, NOT_PRIVATE if test_run else "private training")
@@ -146,9 +143,13 @@ def make_private(
         return private
 
     try:
+        engine = ranks.each("make_private", prepare)
+        if ranks.size > 1:
+            _agree(ranks, model, plan, resume, test_run, ledger)
         ranks.of_first("the ledger's opening", begin)
         private = ranks.each("the beginning", start)
     except BaseException:
+        ranks.close()
         if opened is not None and opened is not ledger:
             opened.close()
         raise
