@@ -379,3 +379,17 @@ def test_an_adapter_beside_a_frozen_layer():
     case = problem(model, (T, D))
     law_agrees(case, groups=4)
     assert len(Engine(model).take(case.loss, case.data, case.size)._uses) == 4
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_channels_are_not_taken_for_examples(kind):
+    """An image without the axis of examples that has as many channels as there are examples."""
+    model = kind(B, 4, 3)
+
+    def loss(data):
+        return model(data).flatten(1).sum(1)
+
+    with pytest.raises(PrivateTrainingError, match=r"got an input of shape \(6, 5, 5\); it has to have 4 dimensions"):
+        Engine(model).take(loss, numbers(B, 5, 5), B)
+    with torch.no_grad():
+        assert model(numbers(B, 5, 5)).dim() == 3
