@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,17 +10,35 @@ import torch
 from benchmarks import fashion_record as script
 from benchmarks.pages import put
 from benchmarks.scattering import Scattering, morlet
+from torch import nn
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_page_shows_the_record() -> None:
-    record = json.loads(max((ROOT / "benchmarks" / "records").glob("*-fashion-record.json")).read_text())
-    runs = [script.Run(**{**one, "recipe": script.Recipe(**one["recipe"])}) for one in record["runs"]]
+    runs = script.read(max((ROOT / "benchmarks" / "records").glob("*-fashion-record.json")))
     page = (ROOT / "docs" / "does_it_learn.md").read_text()
-    assert put(page, {script.MARKS: script.table(runs)}) == page
-    assert len(runs) == 5 * len(script.RECIPES)
+    assert put(page, {work.marks: script.table(work, runs) for work in script.WORKS}) == page
+    for work in script.WORKS:
+        here = [one for one in runs if one.work == work.name]
+        assert [one.judged_on for one in here].count("test") == script.SEEDS * len(work.recipes)
+        rates = len(work.recipes) * len(work.rates) * work.rate_seeds
+        assert [one.judged_on for one in here].count("held out") == rates
     assert all(one.epsilon <= script.EPSILON for one in runs)
+
+
+def made(recipe: str, rate: float, judged_on: str, accuracy: float) -> script.Run:
+    return script.Run("short", recipe, rate, 0, judged_on, accuracy, 2.7, 1.0, 10, 1.0, "")
+
+
+def test_rates_and_the_best_constant_are_chosen_on_images_held_out() -> None:
+    here, there = script.Recipe("here", 0.1), script.Recipe("there", 1.0)
+    work = replace(script.WORKS[0], name="short", rates=(1.0, 2.0), recipes=(here, there))
+    held_out = (("here", 1.0, 0.5), ("here", 2.0, 0.7), ("there", 1.0, 0.6), ("there", 2.0, 0.4))
+    runs = [made(recipe, rate, "held out", accuracy) for recipe, rate, accuracy in held_out]
+    runs += [made("here", 1.0, "test", 0.1), made("there", 1.0, "test", 0.9), made("there", 2.0, "test", 0.99)]
+    assert [script.best_rate(work, one, runs) for one in work.recipes] == [2.0, 1.0]
+    assert script.best_constant(work, runs) is here
 
 
 def test_features_are_of_each_image_alone_and_blind_to_its_brightness() -> None:
@@ -54,7 +72,7 @@ def test_a_short_run_learns() -> None:
     labels = torch.arange(2_000) % 10
     inputs = torch.randn(2_000, 40, generator=generator)
     inputs[torch.arange(2_000), labels] += 4.0
-    recipe = script.Recipe("short", batch=500, epochs=10)
-    found = script.run(recipe, 0, (inputs, labels), (inputs, labels))
+    work = replace(script.WORKS[0], name="short", network=lambda: nn.Linear(40, 10), batch=500, epochs=10)
+    found = script.train(work, work.recipes[0], 1.6, 0, (inputs, labels), (inputs, labels), "test")
     assert found.accuracy > 0.8
     assert found.epsilon <= script.EPSILON

@@ -217,7 +217,9 @@ class Private:
             )
         source = self._ranks.each("the beginning of a loop", lambda: self._source(dataset, device, workers, collate))
         stream = self._shared_stream()
-        refuse_other_data(self._ranks, lambda: data_source(dataset, device="cpu", workers=0, collate=collate))
+        refuse_other_data(
+            self._ranks, lambda: data_source(dataset, device="cpu", workers=0, collate=collate), self._flat.device
+        )
         return self._draw(PoissonSampler(source.size, self.plan.sampling, stream), source.batch)
 
     def _source(self, dataset: object, device: Any, workers: int, collate: Any) -> DataSource:

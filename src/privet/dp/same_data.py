@@ -20,12 +20,13 @@ _PIECE = 32  # of them at a time
 _TOLD_APART = 0.9  # of them by what is the same each time
 
 
-def refuse_other_data(ranks: Ranks, make: Callable[[], DataSource]) -> None:
+def refuse_other_data(ranks: Ranks, make: Callable[[], DataSource], device: torch.device) -> None:
     """Refuse data that are others, or in another order, in some rank: a record could be in two shares at once.
 
     Args:
         ranks: of which each calls this.
         make: a source that reads in this process, whose generators are set alike in all ranks.
+        device: whose generator is left as it is, too.
 
     Raises:
         PrivateTrainingError: they differ among the records looked at, or cannot be compared.
@@ -39,14 +40,14 @@ def refuse_other_data(ranks: Ranks, make: Callable[[], DataSource]) -> None:
     )
     ranks.same(
         "the data set",
-        ranks.each("the comparison of the data", lambda: _stable(source, positions)),
+        ranks.each("the comparison of the data", lambda: _stable(source, positions, device)),
         "records in the same order, and all of them: each rank takes its share of a sample by itself",
     )
 
 
-def _stable(source: DataSource, positions: list[int]) -> bytes:
+def _stable(source: DataSource, positions: list[int], device: torch.device) -> bytes:
     """What of the records is the same each time they are read: augmentation may have a generator of its own."""
-    with untouched_generators(torch.device("cpu")):
+    with untouched_generators(device):
         first, again = (_read(source, positions) for _ in range(2))
         if first == again:
             return b"".join(first)

@@ -12,7 +12,7 @@ from privet.dp.ranks import Ranks
 
 __all__ = ["warn_of_other_weights"]
 
-_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
+_WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def warn_of_other_weights(ranks: Ranks, weights: Iterable[Tensor], step: int) -> None:
@@ -25,7 +25,7 @@ def warn_of_other_weights(ranks: Ranks, weights: Iterable[Tensor], step: int) ->
             f"after step {step} rank {', '.join(map(str, others))} has other weights than rank 0, though all had the "
             "same gradients: another optimizer, learning rate or state of them? Of machines of two kinds the last bits "
             "may differ, too. The guarantee holds; the ranks train several models.",
-            stacklevel=3,
+            stacklevel=4,  # the user's loop
         )
 
 
