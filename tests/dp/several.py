@@ -475,6 +475,24 @@ def one_that_leaves(folder: Path) -> dict[str, Any]:
     return found
 
 
+def the_key_of_the_sample(folder: Path) -> dict[str, Any]:
+    """How many bytes the system is asked for when a loop begins."""
+    asked: list[int] = []
+    urandom = os.urandom
+
+    def recorded(count: int) -> bytes:
+        asked.append(count)
+        return urandom(count)
+
+    with dp.make_private(network(), plan(), ledger=folder / "run.ledger") as private:
+        os.urandom = recorded
+        try:
+            private.batches(records())
+        finally:
+            os.urandom = urandom
+    return {"most": max(asked, default=0)}
+
+
 def no_model(folder: Path) -> dict[str, Any]:
     given: Any = network() if dist.get_rank() else network().parameters()
     return _said(lambda: dp.make_private(given, plan(), ledger=folder / "run.ledger"))

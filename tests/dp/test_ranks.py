@@ -65,6 +65,7 @@ HARMLESS = (
     "other_weights",
     "closed",
     "one_that_leaves",
+    "the_key_of_the_sample",
     "no_model",
     "no_group",
     "an_expanded_buffer",
@@ -209,6 +210,10 @@ def test_two_runs_draw_other_samples(seen: Any) -> None:
     """Of eight samples of 40 records at a half: of one size by chance in one of some ten million pairs of runs."""
     sizes = [[tuple(one["sizes"]) for one in seen[name]] for name in ("secret_noise", "secret_noise_again")]
     assert sizes[0] != sizes[1]
+
+
+def test_the_key_of_the_sample_is_whole_and_made_once(seen: Any) -> None:
+    assert seen["the_key_of_the_sample"] == [{"most": 32}, {"most": 0}]
 
 
 def test_no_rank_sees_a_sum_without_noise(seen: Any) -> None:
