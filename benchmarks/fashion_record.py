@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,13 +22,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from scipy.stats import t as student
 from torch import Tensor, nn
 
 from benchmarks.pages import put
 from benchmarks.scattering import Scattering
 from privet import data, dp, schedules
 from privet.accounting import Ledger
+from privet.atomic_file import replacing
+from privet.statistics import mean_interval
 
 EPSILON, DELTA = 2.7, 1e-5
 COMMAND = "./run python -m benchmarks.fashion_record"
@@ -169,6 +169,16 @@ def convolutional() -> nn.Module:
     )
 
 
+def recipes(least: float, begin: float, most: float) -> tuple[Recipe, ...]:
+    """Three constant clip norms; noise that falls, at the least of them; and a norm that moves on from ``begin``."""
+    return (
+        *(Recipe(f"constant noise, clip norm {clip:g}", clip) for clip in (least, begin, most)),
+        Recipe(f"noise that falls to a half, {least:g}", least, decay=0.5),
+        Recipe(f"noise that falls to a quarter, {least:g}", least, decay=0.25),
+        Recipe(f"constant noise, adaptive from {begin:g}", begin, adaptive=True),
+    )
+
+
 WORKS = (
     Work(
         name="linear on scattering features",
@@ -179,14 +189,7 @@ WORKS = (
         epochs=40,
         rates=(0.8, 1.6, 3.2, 6.4),
         rate_seeds=1,
-        recipes=(
-            Recipe("constant noise, clip norm 0.1", 0.1),
-            Recipe("constant noise, clip norm 3", 3.0),
-            Recipe("constant noise, clip norm 30", 30.0),
-            Recipe("noise that falls to a half, 0.1", 0.1, decay=0.5),
-            Recipe("noise that falls to a quarter, 0.1", 0.1, decay=0.25),
-            Recipe("constant noise, adaptive from 3", 3.0, adaptive=True),
-        ),
+        recipes=recipes(0.1, 3.0, 30.0),
     ),
     Work(
         name="convolutional",
@@ -197,14 +200,7 @@ WORKS = (
         epochs=20,
         rates=(0.1, 0.2, 0.4, 0.8),
         rate_seeds=2,
-        recipes=(
-            Recipe("constant noise, clip norm 0.1", 0.1),
-            Recipe("constant noise, clip norm 1", 1.0),
-            Recipe("constant noise, clip norm 5", 5.0),
-            Recipe("noise that falls to a half, 0.1", 0.1, decay=0.5),
-            Recipe("noise that falls to a quarter, 0.1", 0.1, decay=0.25),
-            Recipe("constant noise, adaptive from 1", 1.0, adaptive=True),
-        ),
+        recipes=recipes(0.1, 1.0, 5.0),
     ),
 )
 
@@ -300,8 +296,8 @@ def _accuracies(work: Work, recipe: Recipe, runs: Sequence[Run]) -> NDArray[np.f
 
 
 def _interval(values: NDArray[np.float64]) -> str:
-    reach = float(student.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return f"{values.mean():.2f} [{values.mean() - reach:.2f}, {values.mean() + reach:.2f}]"
+    found = mean_interval(values)
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def run(work: Work, runs: list[Run], did: Callable[[], None], console: Console) -> None:
@@ -367,9 +363,8 @@ def _write(path: Path, runs: Sequence[Run]) -> None:
     }
     config = {"epsilon": EPSILON, "delta": DELTA, "momentum": MOMENTUM, "average": AVERAGE, "works": works}
     made = json.dumps({"config": config, "runs": [asdict(one) for one in runs]}, indent=1) + "\n"
-    whole = path.with_suffix(".part")
-    whole.write_text(made)
-    whole.replace(path)
+    with replacing(path) as file:
+        file.write(made.encode())
 
 
 if __name__ == "__main__":
