@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import distributed_c10d
 
 from privet.errors import (
     ArgumentError,
@@ -140,8 +139,8 @@ class Together:
         """
         name = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8).to(self._device)
         dist.broadcast(name, dist.get_process_group_ranks(group)[0], group=group)
-        store = distributed_c10d.PrefixStore(
-            f"privet/{bytes(name.cpu().numpy()).hex()}", distributed_c10d._get_default_store()
+        store = dist.distributed_c10d.PrefixStore(
+            f"privet/{bytes(name.cpu().numpy()).hex()}", dist.distributed_c10d._get_default_store()
         )
         timeout = _timeout(self._device, group)
         if by_nccl:
@@ -282,7 +281,7 @@ def _timeout(device: torch.device, group: Any) -> timedelta:
     try:
         found: timedelta = group._get_backend(device).options._timeout
     except (AttributeError, RuntimeError):  # there is no public way to ask
-        return distributed_c10d.default_pg_timeout
+        return dist.distributed_c10d.default_pg_timeout
     return found
 
 

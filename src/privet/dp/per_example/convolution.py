@@ -15,7 +15,6 @@ from privet.dp.per_example import kernels
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
 from privet.dp.per_example.use import Factors, Room, Use
-from privet.errors import UnsupportedLayerError
 
 __all__ = ["convolution", "transposed_convolution"]
 
@@ -285,7 +284,7 @@ def convolution(name: str, module: Convolution, part: PartOf) -> Handler:
     rule = _ConvolutionRule(name, module, _lifted(before, 0), (part("weight"), part("bias")))
 
     def call(tape: Tape, input: Tensor) -> Tensor:
-        _refuse_one_example(name, module, input)
+        tape.check_dims(type(module).__name__, name, input, len(module.kernel_size) + 2)
         if not even:
             input = F.pad(input, pads) if mode == "zeros" else F.pad(input, pads, mode)
         return tape.call(rule, input)
@@ -298,22 +297,12 @@ def transposed_convolution(name: str, module: Transposed, part: PartOf) -> Handl
     parts = part("weight"), part("bias")
 
     def call(tape: Tape, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        _refuse_one_example(name, module, input)
+        tape.check_dims(type(module).__name__, name, input, len(module.kernel_size) + 2)
         sizes: Any = (module.stride, module.padding, module.kernel_size, len(module.kernel_size), module.dilation)
         rest = module._output_padding(input, output_size, *sizes)
         return tape.call(_TransposedRule(name, module, tuple(map(int, rest)), parts), input)
 
     return call
-
-
-def _refuse_one_example(name: str, module: Convolution | Transposed, input: Tensor) -> None:
-    """Without an axis of examples the first one is the channels', of which there may be as many."""
-    if torch.is_grad_enabled() and input.dim() != len(module.kernel_size) + 2:
-        raise UnsupportedLayerError(
-            f"layer {name!r} ({type(module).__name__}) got an input of shape {tuple(input.shape)}; it has to have "
-            f"{len(module.kernel_size) + 2} dimensions, examples and channels first. Keep an axis of examples all the "
-            "way."
-        )
 
 
 class _Lift:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from privet.dp.per_example.slots import Part, PartOf
 from privet.dp.per_example.tape import Handler, Tape
 from privet.dp.per_example.use import Given, Use
-from privet.errors import UnsupportedLayerError
 
 __all__ = ["group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -155,11 +154,7 @@ def instance_norm(name: str, module: InstanceNorm, part: PartOf) -> Handler:
     dims = module._get_no_batch_dim() + 1
 
     def call(tape: Tape, input: Tensor) -> Tensor:
-        if input.dim() != dims:
-            raise UnsupportedLayerError(
-                f"layer {name!r} ({type(module).__name__}) got an input of shape {tuple(input.shape)}; it has to have "
-                f"{dims} dimensions, the examples first."
-            )
+        tape.check_dims(type(module).__name__, name, input, dims)
         return tape.call(rule, input)
 
     return call

@@ -87,6 +87,14 @@ class Tape:
                 "positions.expand(batch, -1)."
             )
 
+    def check_dims(self, kind: str, name: str, inputs: Tensor, dims: int) -> None:
+        """Refuse what a layer would take for one example, whose first axis may be as long as that of the examples."""
+        if inputs.dim() != dims:
+            raise UnsupportedLayerError(
+                f"layer {name!r} ({kind}) got an input of shape {tuple(inputs.shape)}; it has to have {dims} "
+                "dimensions, the examples first. Keep an axis of examples all the way."
+            )
+
     def announce(self, parts: Sequence[Part], inputs: Tensor) -> None:
         """Note which parts a call uses, before any gradient arrives."""
         self.saved_bytes += inputs.numel() * self._room.dtype.itemsize
